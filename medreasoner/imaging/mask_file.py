@@ -1,0 +1,100 @@
+"""Write a mask so that every viewer lays it over the image it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medreasoner.contract.errors import ImageError
+from medreasoner.imaging.stored_image import StoredImage
+from medreasoner.picture import Matrix, Picture
+
+
+def write_mask(mask: NDArray[np.bool_], picture: Picture, image: StoredImage, path: Path) -> Path:
+    """Put a picture mask into the image's own grid and save it.
+
+    Args:
+        mask: (height, width) bool, in picture pixels.
+        picture: the picture it was drawn on, cut from `image`.
+        image: where the picture came from.
+        path: .nii, .nii.gz or .nrrd hold the whole grid, 0 and 1 as uint8, with the geometry of the image (none
+            where the image has none); .png holds the shown frame, 0 and 255, columns and rows as stored, and is not
+            for volumes.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ImageError: another size than the picture, a file type that does not fit, or a folder that cannot be written.
+    """
+    if mask.shape != (picture.height, picture.width) or picture.shape != image.shape:
+        raise ImageError(
+            f"a mask of {' x '.join(map(str, mask.shape))} does not fit {image.path.name}",
+            "pass the picture that the mask was drawn on and the image that the picture was cut from",
+        )
+    volume = picture.mask_in_volume(mask)
+    name = path.name.lower()
+    try:
+        if name.endswith((".nii", ".nii.gz")):
+            _write_nifti(volume, image, path)
+        elif name.endswith(".nrrd"):
+            _write_nrrd(volume, image, path)
+        elif name.endswith(".png"):
+            _write_png(volume, picture, image, path)
+        else:
+            raise ImageError(f"masks are not written as {path.suffix or 'files without ending'}", _endings(image))
+    except OSError as error:
+        raise ImageError(f"{path} cannot be written: {error.strerror or error}", "choose another folder") from error
+    return path
+
+
+def _endings(image: StoredImage) -> str:
+    return "use .nii.gz or .nrrd" if image.is_volume else "use .png, .nii.gz or .nrrd"
+
+
+def _write_nifti(volume: NDArray[np.uint8], image: StoredImage, path: Path) -> None:
+    import nibabel
+
+    new_file: Any = nibabel.Nifti1Image
+    if image.index_to_lps is None:
+        file: Any = new_file(volume, None)
+        file.header.set_zooms(image.pixel_size)
+        file.header.set_xyzt_units("mm")
+        nibabel.save(file, path)
+        return
+    index_to_ras: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.index_to_lps
+    file = new_file(volume, index_to_ras)
+    file.set_sform(index_to_ras, code="scanner")  # holds any affine; a qform cannot hold the shear of a tilted gantry
+    file.set_qform(index_to_ras if _is_orthogonal(index_to_ras) else None, code="scanner")
+    file.header.set_xyzt_units("mm")
+    nibabel.save(file, path)
+
+
+def _is_orthogonal(affine: Matrix) -> bool:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.allclose(directions.T @ directions, np.eye(3), atol=1e-4))
+
+
+def _write_nrrd(volume: NDArray[np.uint8], image: StoredImage, path: Path) -> None:
+    import nrrd  # type: ignore[import-untyped]
+
+    header: dict[str, object] = {"encoding": "gzip", "kinds": ["domain"] * 3}
+    if image.index_to_lps is None:
+        header["spacings"] = list(image.pixel_size)
+    else:
+        header["space"] = "left-posterior-superior"
+        header["space directions"] = image.index_to_lps[:3, :3].T
+        header["space origin"] = image.index_to_lps[:3, 3]
+    nrrd.write(str(path), volume, header, index_order="F")
+
+
+def _write_png(volume: NDArray[np.uint8], picture: Picture, image: StoredImage, path: Path) -> None:
+    from PIL import Image
+
+    if image.is_volume:
+        raise ImageError(f"a .png cannot hold a mask of the volume {image.path.name}", _endings(image))
+    frame = volume[:, :, picture.slice_index if picture.shape[2] > 1 else 0]
+    Image.fromarray(frame.T * np.uint8(255)).save(path)

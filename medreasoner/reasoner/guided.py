@@ -1,0 +1,195 @@
+"""Guided decoding: the reasoning is free, the answer's JSON can only come out well formed.
+
+The fixed parts of the answer are appended without asking the model for them, so that one forward pass reads a whole
+run of them; only the numbers, and whether the target is absent, are the model's choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+_OPEN = "<answer>"
+_TAGS = ("<think>", "<answer>", "</answer>")
+_BOX = '{"bbox": ['
+_ABSENT = '{"absent": true}</answer>'
+_AFTER_NUMBER = (", ", ", ", ", ", '], "points_1": [', ", ", '], "points_2": [', ", ", "]}</answer>")
+END_OF_REASONING = "</think>"
+
+
+@dataclass(frozen=True)
+class AnswerGrammar:
+    """What a reasoner may write after ``</think>``, in one tokenizer's tokens.
+
+    Attributes:
+        canvas: side of the square the reasoner sees, in pixels; numbers run from 0 to `canvas`.
+        numbers: token of each whole number where the tokenizer has one token per number, else None.
+        digits: token of each digit; used where `numbers` is None.
+        opening: tokens of ``<think>``, which every answer starts with.
+        may_abstain: whether ``{"absent": true}`` is allowed.
+        max_reasoning: reasoning tokens after which ``</think>`` is forced.
+    """
+
+    canvas: int
+    numbers: tuple[int, ...] | None
+    digits: tuple[int, ...]
+    may_abstain: bool
+    max_reasoning: int
+    opening: tuple[int, ...]
+    end_of_reasoning: tuple[int, ...]
+    stop: int
+    open_answer: tuple[int, ...]
+    box: tuple[int, ...]
+    absent: tuple[int, ...]
+    after_number: tuple[tuple[int, ...], ...]
+    banned: tuple[int, ...]
+
+    @classmethod
+    def for_tokenizer(cls, tokenizer: Any, canvas: int, may_abstain: bool, max_reasoning: int) -> AnswerGrammar:
+        """Build the grammar in `tokenizer`'s tokens (a transformers fast tokenizer)."""
+
+        def ids(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        singles = [ids(str(n)) for n in range(canvas + 1)]
+        one_each = all(len(single) == 1 for single in singles)
+        whole_tags = {ids(tag)[0] for tag in _TAGS if len(ids(tag)) == 1}
+        return cls(
+            canvas=canvas,
+            numbers=tuple(single[0] for single in singles) if one_each else None,
+            digits=tuple(ids(str(n))[0] for n in range(10)),
+            may_abstain=may_abstain,
+            max_reasoning=max_reasoning,
+            opening=ids("<think>"),
+            end_of_reasoning=ids(END_OF_REASONING),
+            stop=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+            open_answer=ids(_OPEN),
+            box=ids(_BOX),
+            absent=ids(_ABSENT),
+            after_number=tuple(ids(text) for text in _AFTER_NUMBER),
+            banned=tuple(sorted({*tokenizer.all_special_ids, *whole_tags})),
+        )
+
+
+@dataclass
+class GuidedAnswer:
+    """One answer in the making. Read `grammar.opening` with the prompt; after each pass append what `advance` returns."""
+
+    grammar: AnswerGrammar
+    tokens: list[int] = field(init=False)
+    numbers: list[int] = field(default_factory=list)
+    done: bool = False
+    log_likelihood: float = 0.0  # of the choices the model made after the reasoning
+    _reasoning_over: bool = False
+    _branched: bool = False
+    _typed: str = ""
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.grammar.opening)
+
+    def advance(self, logits: torch.Tensor, best: int | None = None) -> list[int]:
+        """Choose the next tokens from the logits of the next position.
+
+        Args:
+            logits: (vocabulary,) float, for the position after everything returned so far.
+            best: the most likely token that is not banned, where a batch has worked it out for all rows at once.
+
+        Returns:
+            At least one token: the model's choice and every fixed token that must follow it.
+        """
+        if not self._reasoning_over:
+            new = self._reason(logits, best)
+        elif not self._branched:
+            new = self._branch(logits)
+        else:
+            new = self._number(logits)
+        self.tokens += new
+        return new
+
+    def _reason(self, logits: torch.Tensor, best: int | None) -> list[int]:
+        grammar = self.grammar
+        if best is None:
+            best = int(logits.index_fill(0, logits.new_tensor(grammar.banned, dtype=torch.long), -float("inf")).argmax())
+        token = best
+        ending = list(grammar.end_of_reasoning)
+        written = [*self.tokens, token]
+        if written[-len(ending) :] == ending:
+            return [token, *self._enter_answer()]
+        if len(written) >= grammar.max_reasoning:
+            return [token, *ending, *self._enter_answer()]
+        return [token]
+
+    def _enter_answer(self) -> list[int]:
+        self._reasoning_over = True
+        if self.grammar.may_abstain:
+            return [*self.grammar.open_answer, *self._shared()]
+        self._branched = True
+        return [*self.grammar.open_answer, *self.grammar.box]
+
+    def _shared(self) -> list[int]:
+        shared = []
+        for a, b in zip(self.grammar.box, self.grammar.absent, strict=False):
+            if a != b:
+                break
+            shared.append(a)
+        return shared
+
+    def _branch(self, logits: torch.Tensor) -> list[int]:
+        self._branched = True
+        start = len(self._shared())
+        box, absent = self.grammar.box, self.grammar.absent
+        pair = logits[[box[start], absent[start]]].float().log_softmax(0)
+        if float(pair[1]) > float(pair[0]):
+            self.done = True
+            self.log_likelihood += float(pair[1])
+            return [*absent[start:], self.grammar.stop]
+        self.log_likelihood += float(pair[0])
+        return list(box[start:])
+
+    def _number(self, logits: torch.Tensor) -> list[int]:
+        if self.grammar.numbers is not None:
+            token, value = self._whole_number(logits)
+            return [token, *self._close_number(value)]
+        return self._digit(logits)
+
+    def _bounds(self) -> tuple[int, int]:
+        """Smallest and largest number that keeps the box's area positive."""
+        at, canvas = len(self.numbers), self.grammar.canvas
+        if at in (0, 1):
+            return 0, canvas - 1
+        return (self.numbers[at - 2] + 1, canvas) if at in (2, 3) else (0, canvas)
+
+    def _whole_number(self, logits: torch.Tensor) -> tuple[int, int]:
+        """Take the median of the model's distribution: the best guess for an L1 error, and steadier than the mode."""
+        assert self.grammar.numbers is not None
+        low, high = self._bounds()
+        allowed = list(self.grammar.numbers[low : high + 1])
+        share = logits[allowed].float().softmax(0)
+        value = low + int((share.cumsum(0) < 0.5).sum().clamp(max=high - low))
+        self.log_likelihood += float(share[max(0, value - low - 4) : value - low + 5].sum().log())
+        return self.grammar.numbers[value], value
+
+    def _close_number(self, value: int) -> list[int]:
+        self.numbers.append(value)
+        closing = list(self.grammar.after_number[len(self.numbers) - 1])
+        if len(self.numbers) == len(self.grammar.after_number):
+            self.done = True
+            closing.append(self.grammar.stop)
+        return closing
+
+    def _digit(self, logits: torch.Tensor) -> list[int]:
+        """Digit by digit, for tokenizers without a token per number; stops at the number's largest useful length."""
+        _, high = self._bounds()
+        closing = self.grammar.after_number[len(self.numbers)][0]
+        fits = [d for d in range(10) if int(self._typed + str(d)) <= high] if self._typed != "0" else []
+        options = [self.grammar.digits[d] for d in fits] + ([closing] if self._typed else [])
+        share = logits[options].float().log_softmax(0)
+        best = int(share.argmax())
+        self.log_likelihood += float(share[best])
+        if best < len(fits):
+            self._typed += str(fits[best])
+            return [options[best]]
+        value, self._typed = int(self._typed), ""
+        return self._close_number(value)

@@ -1,0 +1,195 @@
+"""Quick evaluation of a reasoner on a split: guided greedy answers in batches, box IoU against truth and prior.
+
+The full evaluation, with the expert's masks, is `medreasoner evaluate`; this one tells in seconds whether training pays.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medreasoner.contract.answer import AbsentAnswer, Box, parse_answer
+from medreasoner.contract.errors import AnswerError
+from medreasoner.geometry import box_iou
+from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
+from rl_training.config import SftConfig
+from rl_training.feed import Feed, name_of
+from rl_training.forward import rotary_positions, to_patches, vision_tokens
+from rl_training.kinds import ABSENT_KINDS, cannot_show, kind_of
+from rl_training.questions import TEST_MIX, choose, load_absent, load_entries
+from rl_training.reasoning import named_target
+from rl_training.warp import boxes_and_points
+
+Case = dict[str, Any]
+
+
+def cases_of(samples: list[Case], data: Path, split: str, seed: int = 0) -> list[Case]:
+    """List what to ask on a split: every compact target once in the README's mix, then absent questions.
+
+    Absent questions come from umrg-mini's list (each on up to 5 pictures of its kind) and from other targets'
+    questions on pictures of another body part (200 of them).
+    """
+    rng = random.Random(seed)
+    entries = load_entries(data, split)
+    rows = [i for i, s in enumerate(samples) if s["split"] == split and not s["dispersed"] and name_of(s, entries)]
+    cases: list[Case] = []
+    kinds_of: dict[str, set[str]] = defaultdict(set)
+    for i, s in enumerate(samples):
+        if (name := name_of(s, entries)) is not None:
+            kinds_of[name].add(kind_of(s))
+    for i in rows:
+        name = str(name_of(samples[i], entries))
+        style, question = choose(entries[name], TEST_MIX, rng)
+        cases.append({"row": i, "question": question, "style": style, "name": name, "absent": False})
+    for kind, _, question in load_absent(data, split):
+        fit = [i for i in rows if kind_of(samples[i]) in ABSENT_KINDS[kind]]
+        for i in rng.sample(fit, min(5, len(fit))):
+            cases.append({"row": i, "question": question, "style": "listed", "name": "", "absent": True})
+    while sum(c["style"] == "crossed" for c in cases) < 200:
+        i, name = rng.choice(rows), rng.choice(list(kinds_of))
+        if cannot_show(kind_of(samples[i]), kinds_of[name]):
+            question = choose(entries[name], TEST_MIX, rng)[1]
+            cases.append({"row": i, "question": question, "style": "crossed", "name": name, "absent": True})
+    return cases
+
+
+@torch.inference_mode()
+def answer_batch(model: Any, tokenizer: Any, grammar: AnswerGrammar, prompts: list[list[int]], pictures: torch.Tensor) -> list[str]:
+    """Answer prompts of equal or unequal length together (left padding), guided and greedy.
+
+    Args:
+        prompts: token rows, each with the image tokens inside.
+        pictures: (batch, 3, side, side) float in [0, 1].
+    """
+    from transformers import DynamicCache
+
+    device, text = pictures.device, model.model.language_model
+    longest = max(map(len, prompts))
+    pad, image = tokenizer.pad_token_id, model.config.image_token_id
+    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
+    padding = torch.tensor([longest - len(p) for p in prompts], device=device)
+    keep = (torch.arange(longest, device=device)[None] >= padding[:, None]).long()
+    start = (ids == image).int().argmax(1)
+    grid = int((ids[0] == image).sum().item() ** 0.5)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+    with autocast:
+        seen = vision_tokens(model.model.visual, to_patches(pictures))
+        embedded = text.embed_tokens(ids)
+        at = (start[:, None] + torch.arange(grid * grid, device=device))[..., None].expand(-1, -1, embedded.shape[-1])
+        embedded = embedded.scatter(1, at, seen.to(embedded.dtype))
+        positions = (rotary_positions(start, longest, grid) - padding[None, :, None]).clamp(min=0)
+        cache = DynamicCache(config=text.config)
+        states = text(
+            inputs_embeds=embedded, attention_mask=keep, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state[:, -1]
+        answers = [GuidedAnswer(grammar) for _ in prompts]
+        banned = torch.tensor(grammar.banned, device=device)
+        waiting: list[list[int]] = [[] for _ in prompts]
+        position = positions[0, :, -1] + 1
+        while True:
+            logits = model.lm_head(states).float()
+            best = logits.index_fill(1, banned, -float("inf")).argmax(1).tolist()
+            step = []
+            for answer, queue, row, likely in zip(answers, waiting, logits, best, strict=True):
+                if not queue and not answer.done:
+                    queue.extend(answer.advance(row, likely))
+                step.append(queue.pop(0) if queue else pad)
+            if all(a.done and not q for a, q in zip(answers, waiting, strict=True)):
+                break
+            keep = torch.cat([keep, keep.new_ones(len(prompts), 1)], 1)
+            new = torch.tensor(step, device=device)[:, None]
+            states = text(
+                inputs_embeds=text.embed_tokens(new),
+                attention_mask=keep,
+                position_ids=position[None, :, None].expand(3, -1, -1),
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+            position = position + 1
+    return [tokenizer.decode([t for t in a.tokens if t != grammar.stop]) for a in answers]
+
+
+def evaluate_split(
+    model: Any,
+    tokenizer: Any,
+    samples: list[Case],
+    pictures: torch.Tensor,
+    masks: torch.Tensor,
+    data: Path,
+    split: str,
+    canvas: int,
+    batch: int = 256,
+    most: int | None = None,
+) -> list[Case]:
+    """Answer every case of a split; returns the cases with text, IoU, prior's IoU, named and absent flags added."""
+    model.eval()
+    config = SftConfig(canvas=canvas)
+    feed = Feed(samples, load_entries(data, "train"), [], tokenizer, config)
+    boxes = {}
+    used = [i for i, s in enumerate(samples) if s["split"] in ("train", split)]
+    for i in range(0, len(used), 256):
+        found = boxes_and_points(masks[used[i : i + 256]] > 0)[0].tolist()
+        boxes.update(zip(used[i : i + 256], found, strict=True))
+    prior = prior_boxes([(str(name_of(samples[i], feed.entries)), boxes[i]) for i in feed.rows])
+    grammar = AnswerGrammar.for_tokenizer(tokenizer, canvas, may_abstain=True, max_reasoning=110)
+    cases = cases_of(samples, data, split)[:most]
+    prompts = [[*feed.prompt(c["question"]), *grammar.opening] for c in cases]
+    order = sorted(range(len(cases)), key=lambda i: len(prompts[i]))
+    for at in range(0, len(order), batch):
+        some = order[at : at + batch]
+        shown = torch.stack([pictures[samples[cases[i]["row"]]["picture_row"]] for i in some])
+        texts = answer_batch(model, tokenizer, grammar, [prompts[i] for i in some], shown.permute(0, 3, 1, 2).float() / 255)
+        for i, text in zip(some, texts, strict=True):
+            score(cases[i], text, boxes[cases[i]["row"]], prior.get(cases[i]["name"]))
+    return cases
+
+
+def prior_boxes(named: list[tuple[str, list[float]]]) -> dict[str, list[float]]:
+    """Return each name's median training box."""
+    by_name: dict[str, list[list[float]]] = defaultdict(list)
+    for name, box in named:
+        by_name[name].append(box)
+    return {name: np.median(np.array(found), axis=0).tolist() for name, found in by_name.items()}
+
+
+def score(case: Case, text: str, truth: list[float], prior: list[float] | None) -> None:
+    """Add the outcome of one answer to its case."""
+    case["text"] = text
+    try:
+        answer = parse_answer(text)
+    except AnswerError:
+        case.update(parsed=False, said_absent=False, named="", iou=0.0)
+        answer = None
+    if isinstance(answer, AbsentAnswer):
+        case.update(parsed=True, said_absent=True, named="", iou=0.0)
+    elif answer is not None:
+        case.update(parsed=True, said_absent=False, named=named_target(answer.reasoning))
+        case["iou"] = box_iou(answer.box, Box(*truth))
+    case["prior_iou"] = box_iou(Box(*prior), Box(*truth)) if prior else 0.0
+
+
+def print_table(cases: list[Case]) -> None:
+    """Print the totals, then a line for each style and each target."""
+    there = [c for c in cases if not c["absent"]]
+
+    def line(label: str, some: list[Case]) -> None:
+        n = max(1, len(some))
+        iou, prior = (sum(c[k] for c in some) / n for k in ("iou", "prior_iou"))
+        named = sum(c["named"] == c["name"] for c in some) / n
+        print(f"{label:28s} n {len(some):4d}  IoU {iou:.3f}  prior {prior:.3f}  named {named:.3f}")
+
+    line("present", there)
+    for style in sorted({c["style"] for c in there}):
+        line(f"  {style}", [c for c in there if c["style"] == style])
+    for name in sorted({c["name"] for c in there}):
+        line(f"    {name}", [c for c in there if c["name"] == name])
+    print(f"parsed {sum(c['parsed'] for c in cases) / len(cases):.4f}")
+    print(f"false absent {sum(c['said_absent'] for c in there) / max(1, len(there)):.4f}")
+    for style in ("listed", "crossed"):
+        some = [c for c in cases if c["style"] == style]
+        print(f"absent recognised, {style}: {sum(c['said_absent'] for c in some) / max(1, len(some)):.3f} of {len(some)}")

@@ -1,0 +1,50 @@
+"""The reasoning text that the supervised stage teaches, and how to read a target's name back from it."""
+
+from __future__ import annotations
+
+import re
+
+SIZES = ("tiny", "small", "medium", "large")
+ROWS = ("upper", "middle", "lower")
+COLUMNS = ("left", "central", "right")
+_SIZE_LIMITS = (0.02, 0.06, 0.2)  # of the canvas area
+_NAMED = re.compile(r"The question points to the (.+?)\. ")
+
+
+def article(noun: str) -> str:
+    """Return "a" or "an" for the kinds of image in rl_training/kinds.py ("an MRI", "an OCT angiogram")."""
+    return "an" if noun[0].lower() in "aeiou" or noun.startswith(("MRI", "X-ray")) else "a"
+
+
+def present(kind: str, name: str, appearance: str, size: str, row: str, column: str) -> str:
+    """Write the reasoning for a target that is there; viewer's left and right."""
+    sentence = f"{appearance} " if appearance else ""
+    opening = f"This is {article(kind)} {kind}. The question points to the {name}. {sentence}"
+    return f"{opening}Here it is {size} and lies in the {row} {column} part of the image."
+
+
+def absent(kind: str, name: str) -> str:
+    """Write the reasoning for a target that this kind of image cannot show; `name` may be empty."""
+    what = f"the {name}" if name else "something"
+    return f"This is {article(kind)} {kind}. The question asks about {what}, which cannot be seen on such an image."
+
+
+def place(box: tuple[float, float, float, float], canvas: int) -> tuple[str, str, str]:
+    """Return the words for size, row and column of a box on the canvas."""
+    size, row, column = place_indices(box, canvas)
+    return SIZES[size], ROWS[row], COLUMNS[column]
+
+
+def place_indices(box: tuple[float, float, float, float], canvas: int) -> tuple[int, int, int]:
+    """Return indices into SIZES, ROWS and COLUMNS: the box's share of the canvas area, the third its centre is in."""
+    x_min, y_min, x_max, y_max = box
+    share = (x_max - x_min) * (y_max - y_min) / canvas**2
+    size = sum(share >= limit for limit in _SIZE_LIMITS)
+    row, column = (min(2, int((a + b) / 2 / canvas * 3)) for a, b in ((y_min, y_max), (x_min, x_max)))
+    return size, row, column
+
+
+def named_target(reasoning: str) -> str:
+    """Return the target that a reasoning names, or an empty string."""
+    match = _NAMED.search(reasoning + " ")
+    return match[1] if match else ""

@@ -1,0 +1,289 @@
+"""Supervised cold start of the embedded reasoner, inside a time limit; saves, resumes, prints a short table.
+
+python -m rl_training.pack DATA PACKED
+python -m rl_training.trunk SmolLM2-135M-Instruct.Q4_1.gguf BASE
+python -m rl_training.sft rl_training/configs/embedded_sft.yaml --data DATA --packed PACKED --base BASE --out RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
+from rl_training.config import SftConfig
+from rl_training.feed import Batch, Feed
+from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
+from rl_training.losses import expected_number, giou, mask_loss, soft_number_loss
+from rl_training.pack import load_masks, load_pictures, read_samples
+from rl_training.questions import load_absent, load_entries
+from rl_training.reasoning import COLUMNS, ROWS, SIZES
+from rl_training.warp import Freedom, boxes_and_points, warp_batch
+
+ANSWER = 144  # tokens of the window behind the prompt in which answers lie
+TAIL = 7  # tokens between the last image token and the answer
+CELL = 4  # canvas pixels to one mask head cell
+
+
+def load_model(folder: Path, device: torch.device) -> Qwen2_5_VLForConditionalGeneration:
+    """Load a folder of quantised weights; a folder without a vision tower gets a freshly drawn one."""
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
+    state = load_quantised(folder)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    wrong = [k for k in missing if "visual" not in k and k != "lm_head.weight"] + list(unexpected)
+    if wrong:
+        raise ValueError(f"{folder} does not fit the model: {wrong[:5]}")
+    model.tie_weights()
+    return model.to(device)
+
+
+class Learner(nn.Module):
+    """The model with its training-only mask heads, and the losses of one batch."""
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: Any, config: SftConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.compiled = False
+        width, cells = model.config.text_config.hidden_size, 28 // CELL
+        self.mask_heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, cells * cells)) for _ in config.mask_layers
+        )
+        ids = tokenizer.convert_tokens_to_ids
+        self.register_buffer("number_ids", torch.tensor([ids(str(n)) for n in range(config.canvas + 1)]), False)
+        words = [[tokenizer(f" {w}")["input_ids"][0] for w in group] for group in (SIZES, ROWS, COLUMNS)]
+        self.word_ids = [torch.tensor(group) for group in words]
+
+    def place(self, batch: Batch, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write boxes, points and place words of the warped masks into the token rows.
+
+        Returns:
+            ids (batch, length) and the numbers (batch, 8) that stand in them.
+        """
+        boxes, points = boxes_and_points(masks > 0.5)
+        numbers = torch.cat([boxes, points.flatten(1)], 1).clamp(0, self.config.canvas)
+        canvas = self.config.canvas
+        size = (boxes[:, 2:] - boxes[:, :2]).prod(1) / canvas**2
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2 / canvas * 3
+        index = [
+            sum((size >= limit).long() for limit in (0.02, 0.06, 0.2)),
+            centre[:, 1].long().clamp(0, 2),
+            centre[:, 0].long().clamp(0, 2),
+        ]
+        words = torch.stack(
+            [group.to(boxes.device)[torch.as_tensor(i)] for group, i in zip(self.word_ids, index, strict=True)], 1
+        )
+        ids = batch.ids.clone()
+        there = batch.there[:, None]
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        for at, values in ((batch.numbers, self.number_ids[numbers]), (batch.words, words)):
+            safe = at.clamp(min=0)
+            ids[rows, safe] = torch.where(there, values, ids[rows, safe])
+        return ids, numbers
+
+    def forward(
+        self,
+        pictures: torch.Tensor,
+        masks: torch.Tensor,
+        ids: torch.Tensor,
+        weight: torch.Tensor,
+        image_start: torch.Tensor,
+        number_at: torch.Tensor,
+        numbers: torch.Tensor,
+        there: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the total loss and the parts (text, numbers, overlap, masks) as one detached row."""
+        config, core = self.config, self.model.model
+        grid = config.canvas // 28
+        seen = vision_tokens(core.visual, to_patches(pictures), self.compiled)
+        embedded = core.language_model.embed_tokens(ids)
+        at = image_start[:, None] + torch.arange(grid * grid, device=ids.device)
+        spread = at[..., None].expand(-1, -1, embedded.shape[-1])
+        embedded = embedded.scatter(1, spread, seen.to(embedded.dtype))
+        positions = rotary_positions(image_start, ids.shape[1], grid)
+        states, tapped = text_states(core.language_model, embedded, positions, config.mask_layers, self.compiled)
+
+        window = image_start[:, None] + grid * grid + TAIL - 1 + torch.arange(ANSWER, device=ids.device)
+        window = window.clamp(max=ids.shape[1] - 2)
+        answer = states.gather(1, window[..., None].expand(-1, -1, states.shape[-1]))
+        logits = self.model.lm_head(answer)
+        target, share = ids.gather(1, window + 1), weight.gather(1, window + 1)
+        token_loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
+        text_loss = (token_loss * share.flatten()).sum() / share.sum()
+
+        slots = (number_at - 1).clamp(min=0)
+        number_logits = self.model.lm_head(states.gather(1, slots[..., None].expand(-1, -1, states.shape[-1])))
+        flat, there_8 = number_logits.flatten(0, 1), there.repeat_interleave(8).float()
+        number_loss = soft_number_loss(flat, numbers.flatten(), self.number_ids, config.number_spread)
+        number_loss = (number_loss * there_8).sum() / there_8.sum().clamp(min=1)
+        expected = expected_number(flat, self.number_ids).reshape(-1, 8)
+        overlap = 1 - giou(expected[:, :4], numbers[:, :4].float())
+        overlap_loss = (overlap * there.float()).sum() / there.float().sum().clamp(min=1)
+
+        coarse = F.avg_pool2d((masks * there[:, None, None])[:, None], CELL)[:, 0]
+        masks_loss = torch.zeros((), device=ids.device)
+        cells = 28 // CELL
+        for head, hidden in zip(self.mask_heads, tapped, strict=True):
+            patch = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
+            drawn = head(patch.float()).reshape(-1, grid, grid, cells, cells).transpose(2, 3)
+            masks_loss = masks_loss + mask_loss(drawn.reshape(-1, grid * cells, grid * cells).float(), coarse)
+        total = config.text_weight * text_loss + config.number_weight * number_loss + config.overlap_weight * overlap_loss
+        total = total + config.mask_weight * masks_loss
+        return total, torch.stack([text_loss, number_loss, overlap_loss, masks_loss]).detach()
+
+
+class Run:
+    """Everything that a checkpoint holds, and one step of training."""
+
+    def __init__(self, learner: Learner, config: SftConfig, device: torch.device) -> None:
+        self.learner, self.config, self.device = learner, config, device
+        self.step, self.elapsed = 0, 0.0
+        vision, text = [], []
+        for name, parameter in learner.named_parameters():
+            (vision if "visual" in name or "mask_heads" in name else text).append(parameter)
+        groups = [{"params": text, "peak": config.text_rate}, {"params": vision, "peak": config.vision_rate}]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=1.0, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=device.type == "cuda"
+        )
+        self.live = [p for p in learner.parameters()]
+        self.average = [p.detach().clone() for p in self.live]
+        self.generator = torch.Generator(device=device).manual_seed(config.seed)
+        learner.compiled = device.type == "cuda"
+
+    def train_step(self, batch: Batch, pictures: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Warp, fill in, forward, backward, update, average; returns the loss parts."""
+        config = self.config
+        freedom = Freedom(batch.warp, batch.across, batch.down)
+        moved, moved_masks = warp_batch(pictures, masks * batch.there[:, None, None], freedom, self.generator)
+        ids, numbers = self.learner.place(batch, moved_masks)
+        progress = min(1.0, self.elapsed / config.seconds)
+        rate = min(1.0, (self.step + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            total, parts = self.learner(
+                moved, moved_masks, ids, batch.weight, batch.image_start, batch.numbers, numbers, batch.there
+            )
+        total.backward()
+        nn.utils.clip_grad_norm_(self.live, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.live, 1 - decay)
+        return parts
+
+    def save(self, path: Path) -> None:
+        """Write the whole state to a temporary file and rename it."""
+        state = {
+            "learner": self.learner.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "elapsed": self.elapsed,
+        }
+        temporary = path.with_suffix(".part")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Load what `save` wrote."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.learner.load_state_dict(state["learner"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for mine, saved in zip(self.average, state["average"], strict=True):
+            mine.copy_(saved)
+        self.generator.set_state(state["generator"].cpu())
+        self.step, self.elapsed = state["step"], state["elapsed"]
+
+    def averaged_weights(self) -> dict[str, torch.Tensor]:
+        """Return the averaged model weights, without the mask heads."""
+        names = [name for name, _ in self.learner.named_parameters()]
+        pairs = zip(names, self.average, strict=True)
+        return {n.removeprefix("model."): p for n, p in pairs if n.startswith("model.") and "mask_heads" not in n}
+
+
+def train(run: Run, feed: Feed, pictures: torch.Tensor, masks: torch.Tensor, limit: float, log: Path) -> None:
+    """Train until the schedule or this run's time limit (seconds) ends; log the loss parts every 100 steps."""
+    start, before = time.perf_counter(), run.elapsed
+    picture_rows = torch.tensor([s["picture_row"] for s in feed.samples])
+    recent: list[torch.Tensor] = []
+    run.learner.train()
+    for batch in feed.stream(seed=run.config.seed + run.step, workers=6 if run.device.type == "cuda" else 0):
+        rows = picture_rows[batch.sample]
+        shown = pictures[rows.to(pictures.device)].to(run.device).permute(0, 3, 1, 2).float() / 255
+        target = masks[batch.sample.to(masks.device)].to(run.device).float()
+        recent.append(run.train_step(batch.to(run.device), shown, target))
+        run.elapsed = before + time.perf_counter() - start
+        if run.step % 100 == 0:
+            parts = torch.stack(recent[-100:]).mean(0).tolist()
+            names = ("text", "numbers", "overlap", "masks")
+            line = {"step": run.step, "elapsed_s": round(run.elapsed), **dict(zip(names, (round(p, 4) for p in parts), strict=True))}
+            print(json.dumps(line), flush=True)
+            with log.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+            recent.clear()
+        if run.elapsed >= run.config.seconds or time.perf_counter() - start >= limit:
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="umrg-mini's samples and questions")
+    parser.add_argument("--packed", type=Path, required=True, help="what rl_training.pack wrote")
+    parser.add_argument("--base", type=Path, required=True, help="what rl_training.trunk wrote, or a trained folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=float, default=1e9, help="seconds of this run; the schedule goes on at resume")
+    parser.add_argument("--evaluate", choices=["", "val", "test"], default="", help="evaluate on this split at the end")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    args = parser.parse_args()
+    config = SftConfig.from_yaml(args.config)
+    print(config, flush=True)
+    if args.dry_run:
+        return
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_float32_matmul_precision("high")
+    random.seed(config.seed)
+    samples = read_samples(args.data)
+    pictures, rows = load_pictures(args.packed)
+    for sample in samples:
+        sample["picture_row"] = rows[sample["image"]]
+    tokenizer = AutoTokenizer.from_pretrained(args.base)
+    feed = Feed(samples, load_entries(args.data, "train"), load_absent(args.data, "train"), tokenizer, config)
+    learner = Learner(load_model(args.base, device), tokenizer, config).to(device)
+    run = Run(learner, config, device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.out / "state.pt"
+    if checkpoint.exists():
+        run.resume(checkpoint)
+    torch._dynamo.config.cache_size_limit = 64
+    print(f"{len(feed.rows)} targets, {sum(len(q) for e in feed.entries.values() for q in e.by_style.values())} questions")
+    shown, truth = torch.from_numpy(pictures).to(device), torch.from_numpy(load_masks(args.packed)).to(device)
+    train(run, feed, shown, truth, args.limit, args.out / "log.jsonl")
+    run.save(checkpoint)
+    weights = rounded(run.averaged_weights())
+    save_quantised(weights, args.out / "weights")
+    if args.evaluate:
+        from rl_training.evaluate import evaluate_split, print_table
+
+        learner.model.load_state_dict({k: v for k, v in weights.items()}, strict=False)
+        rows_out = evaluate_split(learner.model, tokenizer, samples, shown, truth, args.data, args.evaluate, config.canvas)
+        (args.out / f"{args.evaluate}.json").write_text(json.dumps(rows_out))
+        print_table(rows_out)
+
+
+if __name__ == "__main__":
+    main()
