@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class Entry:
 def part(items: list[str], split: str) -> list[str]:
     """Cut a list as umrg-mini asks for: the last fifth is for test, the tenth before that for validation."""
     n = len(items)
+    if not n:
+        return []
     val, test = max(1, int(n * 0.7)), max(1, int(n * 0.8))
     return {"train": items[:val], "val": items[val:test] or items[test - 1 : test], "test": items[test:]}[split]
 
@@ -57,19 +60,26 @@ def load_entries(umrg: Path, split: str) -> dict[str, Entry]:
     """Return the questions of one split by target: umrg-mini's share of it, and for training the project's own."""
     published = json.loads((umrg / "questions.json").read_text(encoding="utf-8"))
     own = own_questions() if split == "train" else {}
-    held_out = {
-        q.lower() for e in published.values() for s in STYLES for other in ("val", "test") for q in part(e[s], other)
-    }
     entries = {}
     for name in {**published, **own}:
         source = published.get(name, {})
+        held_out = [_words(q) for s in STYLES for other in ("val", "test") for q in part(source.get(s, []), other)]
         by_style = {}
         for style in STYLES:
-            mine = [q for q in own.get(name, {}).get(style, []) if q.lower() not in held_out]
+            mine = [q for q in own.get(name, {}).get(style, []) if not _close(_words(q), held_out)]
             by_style[style] = (part(source[style], split) if source else []) + mine
         appearance = (source.get("appearance") or [""])[0]
         entries[name] = Entry(name, appearance, by_style)
     return entries
+
+
+def _words(question: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z0-9]+", question.lower()))
+
+
+def _close(words: frozenset[str], others: list[frozenset[str]]) -> bool:
+    """Say whether a question shares 70 % of its words with one that is kept for validation or test."""
+    return any(len(words & other) >= 0.7 * len(words | other) for other in others)
 
 
 def load_absent(umrg: Path, split: str) -> list[tuple[str, str, str]]:

@@ -58,6 +58,7 @@ def read_values(dataset: Dataset, path: Path) -> NDArray[Any]:
             _check_frames(dataset, path)
             if kind == "RGB" and _is_plain_rgb(dataset):
                 dataset.PhotometricInterpretation = "YBR_FULL"  # the JPEG decoder's name for: leave components alone
+            dataset.convert_pixel_data("pylibjpeg")  # whatever other decoders are installed, which treat colours otherwise
         stored = dataset.pixel_array.reshape(shape if shape[3] == 3 else shape[:3])
         return _rescaled(stored, dataset) if kind in MONOCHROME else _colours(stored, kind, dataset)
 

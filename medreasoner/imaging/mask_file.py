@@ -68,7 +68,8 @@ def _write_nifti(volume: NDArray[np.uint8], image: StoredImage, path: Path) -> N
     index_to_ras: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.index_to_lps
     file = new_file(volume, index_to_ras)
     file.set_sform(index_to_ras, code="scanner")  # holds any affine; a qform cannot hold the shear of a tilted gantry
-    file.set_qform(index_to_ras if _is_orthogonal(index_to_ras) else None, code="scanner")
+    orthogonal = _is_orthogonal(index_to_ras)
+    file.set_qform(index_to_ras if orthogonal else None, code="scanner" if orthogonal else "unknown")
     file.header.set_xyzt_units("mm")
     nibabel.save(file, path)
 

@@ -108,16 +108,28 @@ class GuidedAnswer:
         self.tokens += new
         return new
 
+    @property
+    def reasoning(self) -> bool:
+        """Whether the reasoning is still being written."""
+        return not self._reasoning_over
+
+    def likeliest(self, logits: torch.Tensor) -> int:
+        """Return the most likely token that the reasoning may hold."""
+        banned = torch.tensor(self.grammar.banned, device=logits.device)
+        return int(logits.index_fill(0, banned, -float("inf")).argmax())
+
+    def ends_with(self, token: int) -> bool:
+        """Say whether this token would end the reasoning."""
+        ending = self.grammar.end_of_reasoning
+        return (*self.tokens, token)[-len(ending) :] == ending or len(self.tokens) + 1 >= self.grammar.max_reasoning
+
     def _reason(self, logits: torch.Tensor, best: int | None) -> list[int]:
         grammar = self.grammar
-        if best is None:
-            best = int(logits.index_fill(0, logits.new_tensor(grammar.banned, dtype=torch.long), -float("inf")).argmax())
-        token = best
+        token = self.likeliest(logits) if best is None else best
         ending = list(grammar.end_of_reasoning)
-        written = [*self.tokens, token]
-        if written[-len(ending) :] == ending:
+        if (*self.tokens, token)[-len(ending) :] == grammar.end_of_reasoning:
             return [token, *self._enter_answer()]
-        if len(written) >= grammar.max_reasoning:
+        if self.ends_with(token):
             return [token, *ending, *self._enter_answer()]
         return [token]
 

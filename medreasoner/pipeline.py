@@ -1,0 +1,132 @@
+"""A question and a picture become a grounding: reasoning, box, two points, mask and confidence."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medreasoner.contract.answer import AbsentAnswer, Answer, Box, Point
+from medreasoner.contract.wire import GroundingResult, checked_question
+from medreasoner.expert import Segmentation, SegmentationExpert
+from medreasoner.picture import Picture
+from medreasoner.reasoner.protocol import Reasoner
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The whole answer to one question, in picture pixels.
+
+    Attributes:
+        mask: (height, width) bool; all False when the target is absent.
+        confidence: 0 to 1: the geometric mean of the reasoner's own likelihood, where known, and the expert's
+            estimate of its mask; a ranking, not a probability (README, "Limits").
+        timings: seconds by stage.
+    """
+
+    question: str
+    answer: Answer
+    mask: NDArray[np.bool_]
+    confidence: float
+    attempts: int
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def absent(self) -> bool:
+        """Whether the reasoner says that the target is not in the picture."""
+        return isinstance(self.answer, AbsentAnswer)
+
+
+class GroundingPipeline:
+    """Reasoner, then expert. Both are loaded once and used for many questions."""
+
+    def __init__(self, reasoner: Reasoner, expert: SegmentationExpert) -> None:
+        self.reasoner, self.expert = reasoner, expert
+
+    def ground(self, question: str, picture: Picture) -> Grounding:
+        """Answer one question.
+
+        Raises:
+            QuestionError: the question is empty or too long.
+            AnswerError, ReasonerError: the reasoner gave no usable answer.
+        """
+        question, start = checked_question(question), time.perf_counter()
+        reply = self.reasoner.answer(question, picture)
+        timings = dict(reply.timings)
+        if isinstance(reply.answer, AbsentAnswer):
+            timings["total"] = time.perf_counter() - start
+            empty = np.zeros((picture.height, picture.width), bool)
+            sure = 1.0 if reply.confidence is None else reply.confidence
+            return Grounding(question, reply.answer, empty, sure, reply.attempts, timings)
+        found = self.refine(picture, reply.answer.box, reply.answer.points, timings)
+        timings["total"] = time.perf_counter() - start
+        sure = found.quality if reply.confidence is None else math.sqrt(reply.confidence * found.quality)
+        return Grounding(question, reply.answer, found.mask, sure, reply.attempts, timings)
+
+    def refine(
+        self, picture: Picture, box: Box, points: tuple[Point, ...] = (), timings: dict[str, float] | None = None
+    ) -> Segmentation:
+        """Return a mask for an edited box and points, without the reasoner; quick once the picture was seen.
+
+        Raises:
+            AnswerError: the box has no part inside the picture.
+        """
+        times = {} if timings is None else timings
+        start = time.perf_counter()
+        self.expert.set_picture(picture)
+        encoded = time.perf_counter()
+        clipped = picture.clip(box)
+        found = self.expert.segment(clipped, points if "points" in self.expert.takes else ())
+        times["encode"], times["segment"] = encoded - start, time.perf_counter() - encoded
+        return found
+
+    def result(self, grounding: Grounding, picture: Picture) -> GroundingResult:
+        """Put a grounding into every coordinate system, ready for the wire."""
+        common = {
+            "question": grounding.question,
+            "reasoning": grounding.answer.reasoning,
+            "absent": grounding.absent,
+            "confidence": round(grounding.confidence, 4),
+            "picture_size": (picture.width, picture.height),
+            "axis": picture.axis,
+            "slice_index": picture.slice_index,
+            "reasoner": {
+                "name": self.reasoner.name,
+                "sha256": self.reasoner.sha256,
+                "instruction_sha256": self.reasoner.instruction_sha256,
+            },
+            "expert": {"name": self.expert.name, "sha256": self.expert.sha256},
+            "attempts": grounding.attempts,
+            "timings": {stage: round(seconds, 4) for stage, seconds in grounding.timings.items()},
+        }
+        answer = grounding.answer
+        if isinstance(answer, AbsentAnswer):
+            return GroundingResult(**common)  # type: ignore[arg-type]
+        box = answer.box
+        corners = [
+            Point(box.x_min, box.y_min),
+            Point(box.x_max, box.y_min),
+            Point(box.x_max, box.y_max),
+            Point(box.x_min, box.y_max),
+        ]
+        return GroundingResult(
+            **common,  # type: ignore[arg-type]
+            box=_rounded(box.as_list()),
+            points=[_rounded([p.x, p.y]) for p in answer.points],
+            box_corners_ijk=[_rounded(picture.index_of(p)) for p in corners],
+            points_ijk=[_rounded(picture.index_of(p)) for p in answer.points],
+            box_corners_lps=_in_patient(picture, corners),
+            points_lps=_in_patient(picture, list(answer.points)),
+        )
+
+
+def _rounded(values: NDArray[np.float64] | list[float]) -> list[float]:
+    return [round(float(v), 3) for v in values]
+
+
+def _in_patient(picture: Picture, points: list[Point]) -> list[list[float]] | None:
+    positions = [picture.lps_of(p) for p in points]
+    return None if picture.index_to_lps is None else [_rounded(p) for p in positions if p is not None]

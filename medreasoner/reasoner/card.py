@@ -1,0 +1,74 @@
+"""The card of a checkpoint folder: what a reasoner was trained to read and may answer (medreasoner.json)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from medreasoner.contract.errors import CheckpointError
+from medreasoner.contract.wire import SCHEMA_VERSION
+from medreasoner.instruction import instruction_hash
+
+FILE = "medreasoner.json"
+
+
+@dataclass(frozen=True)
+class ReasonerCard:
+    """How to talk to a checkpoint. The defaults fit a downloaded Qwen2.5-VL, Lingshu or MedReasoner folder.
+
+    Attributes:
+        canvas: side in pixels of the square every picture is letterboxed to; answers count its pixels. 840 is what
+            the published system trains and evaluates on (30 x 30 image tokens, no further scaling).
+        instruction: which of medreasoner/instructions the user's turn follows.
+        question_first: the text stands before the image in the user's turn.
+        may_abstain: ``{"absent": true}`` is a valid answer of this checkpoint.
+        dialect: "strict" JSON, or "published": single-quoted dictionaries as the published checkpoints write them.
+        quantised: "int8-rows" for weights of medreasoner.reasoner.quantised, "" for ordinary safetensors.
+        max_reasoning: tokens after which the reasoning is cut off.
+        phrases: sentences the reasoner often writes; they speed up decoding and never change what it writes.
+        trained_with: SHA-256 of the instruction it was trained with; empty when that is not known.
+    """
+
+    name: str
+    canvas: int = 840
+    instruction: str = "full"
+    question_first: bool = False
+    may_abstain: bool = False
+    dialect: str = "published"
+    quantised: str = ""
+    max_reasoning: int = 768
+    phrases: list[str] = field(default_factory=list)
+    trained_with: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def of(cls, folder: Path) -> ReasonerCard:
+        """Read a folder's card, or assume the defaults where it has none.
+
+        Raises:
+            CheckpointError: the card is not readable, knows other fields, or was trained with another instruction.
+        """
+        path = folder / FILE
+        if not path.exists():
+            return cls(name=folder.name)
+        try:
+            card = cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            known = ", ".join(f.name for f in fields(cls))
+            raise CheckpointError(f"{path} is not a reasoner card: {error}", f"its fields are {known}") from error
+        if card.schema_version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{folder.name} speaks schema version {card.schema_version}, this program {SCHEMA_VERSION}",
+                "update the older of the two",
+            )
+        if card.trained_with and card.trained_with != instruction_hash(card.instruction):
+            raise CheckpointError(
+                f"{folder.name} was trained with another instruction than this program has",
+                "use the version of medreasoner that its card was written by",
+            )
+        return card
+
+    def save(self, folder: Path) -> None:
+        """Write the card into a folder."""
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,189 @@
+"""A local checkpoint folder of the Qwen2.5-VL family, run by transformers on this machine."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medreasoner.contract.answer import AbsentAnswer, Answer, GroundingAnswer, Point, parse_answer
+from medreasoner.contract.errors import AnswerError, CheckpointError
+from medreasoner.instruction import instruction, instruction_hash
+from medreasoner.picture import Picture
+from medreasoner.reasoner.card import ReasonerCard
+from medreasoner.reasoner.letterbox import Letterbox
+from medreasoner.reasoner.protocol import Reply
+from medreasoner.reasoner.published import parse_published
+
+if TYPE_CHECKING:
+    import torch
+
+_PICTURES_KEPT = 8
+
+
+class LocalReasoner:
+    """Answers with guided, greedy decoding; remembers the image tokens of the last few pictures."""
+
+    def __init__(self, folder: Path, device: str | None = None) -> None:
+        """Load a folder onto a device ("cpu", "cuda"; None takes a GPU where there is one).
+
+        Raises:
+            CheckpointError: files are missing or damaged, or the model is of another kind.
+        """
+        import torch
+        from transformers import AutoProcessor
+
+        from medreasoner.reasoner.guided import AnswerGrammar
+
+        self.card = ReasonerCard.of(folder)
+        self.name = self.card.name
+        self._torch = torch
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model, self.sha256 = _load(folder, self.card, self._device)
+        try:
+            self._processor = AutoProcessor.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder} has no usable processor: {error}", "copy the whole model folder") from error
+        self._tokenizer = self._processor.tokenizer
+        self._grammar = AnswerGrammar.for_tokenizer(
+            self._tokenizer, self.card.canvas, self.card.may_abstain, self.card.max_reasoning
+        )
+        self._seen: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def instruction_sha256(self) -> str:
+        """Hash of the instruction that every question is put into."""
+        return instruction_hash(self.card.instruction)
+
+    def answer(self, question: str, picture: Picture) -> Reply:
+        """Answer a checked question about a picture.
+
+        Guided decoding makes a malformed answer impossible except for a box without area in tokenizers that write
+        numbers digit by digit; then the question is asked once more with the mistake named.
+
+        Raises:
+            AnswerError: the second text cannot be used either.
+        """
+        fit = Letterbox.of(picture.width, picture.height, self.card.canvas)
+        with self._lock, self._torch.inference_mode():
+            timings: dict[str, float] = {}
+            image = self._image_tokens(picture, fit, timings)
+            asked, attempts = question, 1
+            while True:
+                text, confidence = self._write(asked, image, timings)
+                try:
+                    return Reply(in_picture(self._parse(text), fit, picture), text, confidence, attempts, timings)
+                except AnswerError as error:
+                    if attempts == 2:
+                        raise
+                    asked, attempts = f"{question} (Your last answer could not be used: {error.what}.)", 2
+
+    def _parse(self, text: str) -> Answer:
+        answer = parse_answer(text) if self.card.dialect == "strict" else parse_published(text)
+        if isinstance(answer, AbsentAnswer) and not self.card.may_abstain:
+            raise AnswerError("this reasoner may not answer 'absent'", "ask again in other words")
+        return answer
+
+    def _image_tokens(self, picture: Picture, fit: Letterbox, timings: dict[str, float]) -> tuple[Any, Any]:
+        """Return (image embeddings, grid), computed once a picture."""
+        from PIL import Image
+
+        key, start = picture.content_hash, time.perf_counter()
+        if key not in self._seen:
+            boxed = Image.fromarray(fit.picture(picture.pixels))
+            pixels = self._processor.image_processor(images=[boxed], return_tensors="pt").to(self._device)
+            grid = pixels["image_grid_thw"]
+            values = pixels["pixel_values"].to(self._model.dtype)
+            found = self._model.model.visual(values, grid_thw=grid).pooler_output
+            self._seen[key] = (found, grid)
+            while len(self._seen) > _PICTURES_KEPT:
+                self._seen.popitem(last=False)
+        self._seen.move_to_end(key)
+        timings["look"] = time.perf_counter() - start
+        return self._seen[key]
+
+    def _prompt(self, question: str, grid: Any) -> torch.Tensor:
+        text = {"type": "text", "text": instruction(question, self.card.instruction)}
+        parts = [text, {"type": "image"}] if self.card.question_first else [{"type": "image"}, text]
+        turn = [{"role": "user", "content": parts}]
+        written = self._processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        merge = self._model.config.vision_config.spatial_merge_size
+        count = int(grid.prod()) // merge**2
+        written = written.replace("<|image_pad|>", "<|image_pad|>" * count)
+        ids = self._tokenizer(written, add_special_tokens=False)["input_ids"] + list(self._grammar.opening)
+        return self._torch.tensor([ids], device=self._device)
+
+    def _write(self, question: str, image: tuple[Any, Any], timings: dict[str, float]) -> tuple[str, float]:
+        from medreasoner.reasoner.decoding import Decoder
+
+        start = time.perf_counter()
+        ids = self._prompt(question, image[1])
+        decoder = Decoder(self._model, self._grammar, self._draft_table())
+        tokens, likelihood = decoder.run(ids, *image)
+        timings["reason"] = timings.get("reason", 0.0) + time.perf_counter() - start
+        text = self._tokenizer.decode([t for t in tokens if t != self._grammar.stop])
+        return text, math.exp(likelihood)
+
+    def _draft_table(self) -> Any:
+        from medreasoner.reasoner.drafts import Drafts
+
+        if not hasattr(self, "_drafts"):
+            rows = [self._tokenizer(p, add_special_tokens=False)["input_ids"] for p in self.card.phrases]
+            self._drafts = Drafts(rows)
+        return self._drafts
+
+
+def in_picture(answer: Answer, fit: Letterbox, picture: Picture) -> Answer:
+    """Bring an answer from the canvas into the picture; raises `AnswerError` when its box lies on the black border."""
+    if isinstance(answer, AbsentAnswer):
+        return answer
+    box = picture.clip(fit.box_to_picture(answer.box))
+    first, second = (picture.clip_point(fit.to_picture(Point(p.x + 0.5, p.y + 0.5))) for p in answer.points)
+    return GroundingAnswer(box, (first, second), answer.reasoning)
+
+
+def _load(folder: Path, card: ReasonerCard, device: str) -> tuple[Any, str]:
+    """Load the model in float32 on the CPU, bfloat16 on a GPU; return it with the hash of its weights."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from medreasoner.reasoner.quantised import folder_hash, load_quantised
+
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"no model in {folder}", "give a folder with config.json, tokenizer and safetensors files")
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    try:
+        config = Qwen2_5_VLConfig.from_pretrained(folder)
+        if config.model_type != "qwen2_5_vl":
+            raise CheckpointError(
+                f"{folder.name} is a {config.model_type} model", "use a checkpoint of the Qwen2.5-VL family"
+            )
+        if card.quantised == "int8-rows":
+            with torch.device("meta"):
+                model = Qwen2_5_VLForConditionalGeneration(config)
+            model.to_empty(device="cpu")
+            missing, unexpected = model.load_state_dict(load_quantised(folder), strict=False)
+            if unexpected or [name for name in missing if name != "lm_head.weight"]:
+                raise CheckpointError(f"the weights in {folder} do not fit its config.json", "fetch the folder again")
+            model.tie_weights()
+            _restore_buffers(model)
+            model = model.to(dtype)
+        else:
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the model in {folder} cannot be loaded: {error}", "fetch the folder again") from error
+    return model.to(device).eval(), folder_hash(folder)
+
+
+def _restore_buffers(model: Any) -> None:
+    """Compute the rotary frequencies again: buffers that no checkpoint stores are empty after building on meta."""
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            fresh = type(module)(config=module.config)
+            module.inv_freq = fresh.inv_freq
+            if hasattr(module, "original_inv_freq"):
+                module.original_inv_freq = fresh.original_inv_freq
