@@ -18,6 +18,7 @@ from medreasoner.contract.errors import AnswerError
 from medreasoner.geometry import box_iou
 from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
 from rl_training.config import SftConfig
+from rl_training.card import embedded_card
 from rl_training.feed import Feed, name_of
 from rl_training.forward import rotary_positions, to_patches, vision_tokens
 from rl_training.kinds import ABSENT_KINDS, cannot_show, kind_of
@@ -136,7 +137,7 @@ def evaluate_split(
         found = boxes_and_points(masks[used[i : i + 256]] > 0)[0].tolist()
         boxes.update(zip(used[i : i + 256], found, strict=True))
     prior = prior_boxes([(str(name_of(samples[i], feed.entries)), boxes[i]) for i in feed.rows])
-    grammar = AnswerGrammar.for_tokenizer(tokenizer, canvas, may_abstain=True, max_reasoning=110)
+    grammar = AnswerGrammar.for_tokenizer(tokenizer, embedded_card(feed.entries, canvas))
     cases = cases_of(samples, data, split)[:most]
     prompts = [[*feed.prompt(c["question"]), *grammar.opening] for c in cases]
     order = sorted(range(len(cases)), key=lambda i: len(prompts[i]))

@@ -71,7 +71,11 @@ _HEADER = [
 
 def read_header(path: Path) -> Dataset:
     """Attributes that sort files into series, without pixels; raises `ImageError` for what is not DICOM."""
-    return _read(path, specific_tags=list(_HEADER), stop_before_pixels=True)
+    header = _read(path, specific_tags=list(_HEADER), stop_before_pixels=True)
+    with reading(path, "DICOM", COPY_AGAIN):
+        for keyword in _HEADER:
+            header.get(keyword)  # decoded here, so that damage is reported with the file's name
+    return header
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -82,8 +86,9 @@ def read_dataset(path: Path) -> Dataset:
             in a transfer syntax that cannot be decoded here.
     """
     dataset = _read(path)
-    _check_image(dataset, path)
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    with reading(path, "DICOM", COPY_AGAIN):  # pydicom decodes an attribute when it is asked for, so it may fail here
+        _check_image(dataset, path)
+        syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if syntax not in READABLE_SYNTAXES:
         raise ImageError(
             f"{path.name} is compressed as {syntax.name}, which cannot be decoded here",

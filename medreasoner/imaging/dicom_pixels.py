@@ -58,7 +58,7 @@ def read_values(dataset: Dataset, path: Path) -> NDArray[Any]:
             _check_frames(dataset, path)
             if kind == "RGB" and _is_plain_rgb(dataset):
                 dataset.PhotometricInterpretation = "YBR_FULL"  # the JPEG decoder's name for: leave components alone
-            dataset.convert_pixel_data("pylibjpeg")  # whatever other decoders are installed, which treat colours otherwise
+            _decode(dataset, path)
         stored = dataset.pixel_array.reshape(shape if shape[3] == 3 else shape[:3])
         return _rescaled(stored, dataset) if kind in MONOCHROME else _colours(stored, kind, dataset)
 
@@ -85,6 +85,16 @@ def _check_frames(dataset: Dataset, path: Path) -> None:
         cut = [n for n, frame in enumerate(frames) if not frame.rstrip(b"\x00\xff").endswith(END_OF_IMAGE)]
         if cut:
             raise ImageError(f"{path.name} is truncated: its frame {cut[0]} ends too early", COPY_AGAIN)
+
+
+def _decode(dataset: Dataset, path: Path) -> None:
+    """Decompress with pylibjpeg, whatever other decoders are installed: each treats colours in its own way."""
+    try:
+        dataset.convert_pixel_data("pylibjpeg")
+    except BaseException as error:  # its RLE decoder is written in Rust, whose panics are no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ImageError(f"the compressed pixels of {path.name} are damaged", COPY_AGAIN) from error
 
 
 def _is_plain_rgb(dataset: Dataset) -> bool:

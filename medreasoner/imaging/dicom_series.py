@@ -36,8 +36,9 @@ def open_series(folder: Path) -> StoredImage:
     headers = _one_series(_image_headers(folder), folder)
     if len(headers) == 1:
         return open_dicom(next(iter(headers)))
-    files, index_to_lps = _ordered(headers, folder)
-    shape, width = size_in_bytes(headers[files[0]])
+    with reading(folder, "a DICOM series", ONE_BY_ONE):
+        files, index_to_lps = _ordered(headers, folder)
+        shape, width = size_in_bytes(headers[files[0]])
     check_size((len(files), *shape[1:]), width, folder.name)
     middle = read_dataset(files[len(files) // 2])
     return assemble(folder, _slices(files, folder), index_to_lps, [(file, 0) for file in files], middle)

@@ -7,7 +7,6 @@ from pathlib import Path
 from medreasoner.contract.errors import ImageError
 from medreasoner.imaging.signatures import HEAD_BYTES, kind_of
 from medreasoner.imaging.stored_image import StoredImage
-from medreasoner.imaging.values import reading
 
 KINDS = "DICOM (a file or the folder of a series), NIfTI, NRRD, PNG, JPEG, BMP, TIFF or WebP"
 
@@ -21,18 +20,24 @@ def open_image(path: Path) -> StoredImage:
     path = Path(path)
     if not path.exists():
         raise ImageError(f"there is no file or folder {path}", "check the path")
-    with reading(path, "an image", f"open {KINDS}"):
-        if path.is_dir():
-            from medreasoner.imaging.dicom_series import open_series
-
-            return open_series(path)
-        with path.open("rb") as stream:
-            head = stream.read(HEAD_BYTES)
-        return _open_file(path, head)
+    try:
+        return _open_folder(path) if path.is_dir() else _open_file(path)
+    except MemoryError as error:
+        raise ImageError(f"{path.name} does not fit into memory", "close other programs or downsample it") from error
+    except OSError as error:
+        raise ImageError(f"{path.name} cannot be read: {error.strerror or error}", "check who may read it") from error
 
 
-def _open_file(path: Path, head: bytes) -> StoredImage:
+def _open_folder(path: Path) -> StoredImage:
+    from medreasoner.imaging.dicom_series import open_series
+
+    return open_series(path)
+
+
+def _open_file(path: Path) -> StoredImage:
     """Pick the reader; each is imported, with its libraries, only when a file needs it."""
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
     if not head:
         raise ImageError(f"{path.name} is empty", "copy or export the file again")
     kind = kind_of(head)

@@ -47,7 +47,7 @@ class IndexPlane:
 
     def cut(self, values: NDArray[Any], slice_index: int) -> NDArray[Any]:
         """Take (rows, columns) or (rows, columns, 3) out of (i, j, k) or (i, j, k, 3) values."""
-        plane = np.take(values, slice_index, axis=self.through)
+        plane = np.moveaxis(values, self.through, 0)[slice_index]  # np.take would copy the whole volume first
         if self.right[0] < self.down[0]:
             plane = np.swapaxes(plane, 0, 1)
         return np.asarray(plane[:: self.down[1], :: self.right[1]])

@@ -159,12 +159,10 @@ class StoredImage:
                 f"{self.path.name} does not say how it lies in the patient, so it has no {axis} view",
                 "use the axis 'stored'",
             )
+        if axis is None and self.opens_as_stored:
+            return stored_plane(acquired_name(self.index_to_lps))
         if axis is None:
-            return (
-                stored_plane(acquired_name(self.index_to_lps))
-                if self.opens_as_stored
-                else self._finest_plane(self.index_to_lps)
-            )
+            return self._finest_plane(self.index_to_lps)
         plane = anatomical_plane(axis, self.index_to_lps)
         if min(self.shape[plane.right[0]], self.shape[plane.down[0]]) == 1 < self.shape[plane.through]:
             flat = view_across(self.shape.index(1), self.index_to_lps)

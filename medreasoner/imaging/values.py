@@ -87,10 +87,8 @@ def reading(path: Path, kind: str, hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except MedReasonerError:
+    except (MedReasonerError, MemoryError):
         raise
-    except MemoryError as error:
-        raise ImageError(f"{path.name} does not fit into memory", "close other programs or downsample it") from error
     except Exception as error:  # a parser that is fed damaged bytes raises anything; only its calls stand in here
         reason = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
         raise ImageError(f"{path.name} cannot be read as {kind}: {reason}", hint) from error

@@ -26,6 +26,8 @@ class ReasonerCard:
         dialect: "strict" JSON, or "published": single-quoted dictionaries as the published checkpoints write them.
         quantised: "int8-rows" for weights of medreasoner.reasoner.quantised, "" for ordinary safetensors.
         max_reasoning: tokens after which the reasoning is cut off.
+        verdict: two words, of which the reasoning holds the first when the target is there, the second when not.
+        absent_margin: how many nats the second word must lead by; chosen by rl_training.calibrate.
         phrases: sentences the reasoner often writes; they speed up decoding and never change what it writes.
         trained_with: SHA-256 of the instruction it was trained with; empty when that is not known.
     """
@@ -38,6 +40,8 @@ class ReasonerCard:
     dialect: str = "published"
     quantised: str = ""
     max_reasoning: int = 768
+    verdict: list[str] = field(default_factory=list)
+    absent_margin: float = 0.0
     phrases: list[str] = field(default_factory=list)
     trained_with: str = ""
     schema_version: int = SCHEMA_VERSION

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from medreasoner.reasoner.card import ReasonerCard
+
 _OPEN = "<answer>"
 _TAGS = ("<think>", "<answer>", "</answer>")
 _BOX = '{"bbox": ['
@@ -29,6 +31,7 @@ class AnswerGrammar:
         digits: token of each digit; used where `numbers` is None.
         opening: tokens of ``<think>``, which every answer starts with.
         may_abstain: whether ``{"absent": true}`` is allowed.
+        verdict, absent_margin: see `ReasonerCard`, the two words as tokens.
         max_reasoning: reasoning tokens after which ``</think>`` is forced.
     """
 
@@ -45,10 +48,13 @@ class AnswerGrammar:
     absent: tuple[int, ...]
     after_number: tuple[tuple[int, ...], ...]
     banned: tuple[int, ...]
+    verdict: tuple[int, int] | None = None
+    absent_margin: float = 0.0
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any, canvas: int, may_abstain: bool, max_reasoning: int) -> AnswerGrammar:
-        """Build the grammar in `tokenizer`'s tokens (a transformers fast tokenizer)."""
+    def for_tokenizer(cls, tokenizer: Any, card: ReasonerCard) -> AnswerGrammar:
+        """Build the grammar of a card in `tokenizer`'s tokens (a transformers fast tokenizer)."""
+        canvas = card.canvas
 
         def ids(text: str) -> tuple[int, ...]:
             return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -60,8 +66,8 @@ class AnswerGrammar:
             canvas=canvas,
             numbers=tuple(single[0] for single in singles) if one_each else None,
             digits=tuple(ids(str(n))[0] for n in range(10)),
-            may_abstain=may_abstain,
-            max_reasoning=max_reasoning,
+            may_abstain=card.may_abstain,
+            max_reasoning=card.max_reasoning,
             opening=ids("<think>"),
             end_of_reasoning=ids(END_OF_REASONING),
             stop=tokenizer.convert_tokens_to_ids("<|im_end|>"),
@@ -70,6 +76,8 @@ class AnswerGrammar:
             absent=ids(_ABSENT),
             after_number=tuple(ids(text) for text in _AFTER_NUMBER),
             banned=tuple(sorted({*tokenizer.all_special_ids, *whole_tags})),
+            verdict=(ids(card.verdict[0])[0], ids(card.verdict[1])[0]) if card.verdict else None,
+            absent_margin=card.absent_margin,
         )
 
 
@@ -116,7 +124,14 @@ class GuidedAnswer:
     def likeliest(self, logits: torch.Tensor) -> int:
         """Return the most likely token that the reasoning may hold."""
         banned = torch.tensor(self.grammar.banned, device=logits.device)
-        return int(logits.index_fill(0, banned, -float("inf")).argmax())
+        return self._settled(int(logits.index_fill(0, banned, -float("inf")).argmax()), logits)
+
+    def _settled(self, token: int, logits: torch.Tensor) -> int:
+        """Keep to "it is there" unless "it is not there" leads by the card's margin."""
+        if self.grammar.verdict is None or token != self.grammar.verdict[1]:
+            return token
+        there = self.grammar.verdict[0]
+        return there if float(logits[token] - logits[there]) <= self.grammar.absent_margin else token
 
     def ends_with(self, token: int) -> bool:
         """Say whether this token would end the reasoning."""
@@ -125,7 +140,7 @@ class GuidedAnswer:
 
     def _reason(self, logits: torch.Tensor, best: int | None) -> list[int]:
         grammar = self.grammar
-        token = self.likeliest(logits) if best is None else best
+        token = self.likeliest(logits) if best is None else self._settled(best, logits)
         ending = list(grammar.end_of_reasoning)
         if (*self.tokens, token)[-len(ending) :] == grammar.end_of_reasoning:
             return [token, *self._enter_answer()]

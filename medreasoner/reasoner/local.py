@@ -48,9 +48,7 @@ class LocalReasoner:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder} has no usable processor: {error}", "copy the whole model folder") from error
         self._tokenizer = self._processor.tokenizer
-        self._grammar = AnswerGrammar.for_tokenizer(
-            self._tokenizer, self.card.canvas, self.card.may_abstain, self.card.max_reasoning
-        )
+        self._grammar = AnswerGrammar.for_tokenizer(self._tokenizer, self.card)
         self._seen: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -16,7 +16,7 @@ from PIL import Image
 from medreasoner.contract.answer import Point
 from medreasoner.imaging import open_image
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom comments on flaws that some files have
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # decoders comment on the flaws of some files
 
 PYDICOM = Path(pydicom.data.__file__).parent / "test_files"
 SKIMAGE = Path(skimage.__file__).parent / "data"
@@ -57,7 +57,7 @@ COLOUR = {
     "SC_ybr_full_422_uncompressed.dcm": "shared chroma without compression",
 }
 PLACED = ["CT_small.dcm", "MR_small.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm"]
-SITEK_BARS = {5: (255, 0, 0), 15: (255, 128, 128), 25: (0, 255, 0), 45: (0, 0, 255), 75: (64, 64, 64)}
+BARS = {5: (255, 0, 0), 15: (255, 128, 128), 25: (0, 255, 0), 45: (0, 0, 255), 75: (64, 64, 64)}
 
 
 @pytest.mark.parametrize("name", GREY)
@@ -81,7 +81,7 @@ def test_colours_agree_with_gdcm(name: str) -> None:
 def test_colours_that_gdcm_misreads_show_the_known_bars(name: str) -> None:
     """16 and 32 bits a colour, and YCbCr components in a JPEG labelled RGB; every one holds the same test bars."""
     pixels = open_image(PYDICOM / name).picture().pixels
-    for row, colour in SITEK_BARS.items():
+    for row, colour in BARS.items():
         np.testing.assert_allclose(pixels[row, 50], colour, atol=3)
 
 

@@ -1,0 +1,102 @@
+"""Choose how sure a reasoner must be before it may say "absent", on the validation split.
+
+At the word after "The question" the reasoner decides between "points" (the target is there) and "asks" (it is not).
+The margin between the two is measured on present and absent questions; the card gets the smallest threshold that keeps
+false "absent" answers under the wanted share.
+
+python -m rl_training.calibrate FOLDER --data DATA --packed PACKED [--split val] [--most-false 0.015] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from medreasoner.reasoner.card import ReasonerCard
+from rl_training.config import SftConfig
+from rl_training.evaluate import cases_of
+from rl_training.feed import Feed
+from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
+from rl_training.kinds import kind_of
+from rl_training.pack import load_pictures, read_samples
+from rl_training.questions import load_entries
+from rl_training.reasoning import article
+from rl_training.sft import load_model
+
+Case = dict[str, Any]
+
+
+@torch.inference_mode()
+def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures: Any, batch: int = 8) -> list[float]:
+    """Return logit("asks") - logit("points") at the verdict of every case, in nats."""
+    words = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" points", " asks")]
+    found = []
+    for at in range(0, len(cases), batch):
+        some = cases[at : at + batch]
+        rows = []
+        for case in some:
+            kind = kind_of(feed.samples[case["row"]])
+            opening = f"<think>This is {article(kind)} {kind}. The question"
+            rows.append(feed.prompt(case["question"]) + tokenizer(opening, add_special_tokens=False)["input_ids"])
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows])
+        start = (ids == model.config.image_token_id).int().argmax(1)
+        shown = np.stack([pictures[feed.samples[case["row"]]["picture_row"]] for case in some])
+        seen = vision_tokens(model.model.visual, to_patches(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255))
+        embedded = model.model.language_model.embed_tokens(ids)
+        places = (start[:, None] + torch.arange(seen.shape[1]))[..., None].expand(-1, -1, embedded.shape[-1])
+        embedded = embedded.scatter(1, places, seen)
+        grid = int(seen.shape[1] ** 0.5)
+        states, _ = text_states(model.model.language_model, embedded, rotary_positions(start, length, grid))
+        last = torch.tensor([len(row) - 1 for row in rows])
+        logits = model.lm_head(states[torch.arange(len(rows)), last])
+        found += (logits[:, words[1]] - logits[:, words[0]]).tolist()
+    return found
+
+
+def choose_margin(present: list[float], absent: list[float], most_false: float) -> tuple[float, float, float]:
+    """Return the smallest non-negative margin with at most that share of false "absent", that share, and the recall."""
+    for margin in [0.0, *sorted(m for m in present if m > 0)]:
+        false = float(np.mean([m > margin for m in present]))
+        if false <= most_false:
+            return margin, false, float(np.mean([m > margin for m in absent]))
+    raise AssertionError("the largest margin leaves no false answer")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a checkpoint folder with its card")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--packed", type=Path, required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--most-false", type=float, default=0.015, help="share of present targets called absent")
+    parser.add_argument("--write", action="store_true", help="write the margin into the card")
+    args = parser.parse_args()
+    samples = read_samples(args.data)
+    pictures, rows = load_pictures(args.packed)
+    for sample in samples:
+        sample["picture_row"] = rows[sample["image"]]
+    tokenizer = AutoTokenizer.from_pretrained(args.folder)
+    feed = Feed(samples, load_entries(args.data, "train"), [], tokenizer, SftConfig())
+    cases = cases_of(samples, args.data, args.split)
+    found = margins(load_model(args.folder, torch.device("cpu")).eval(), tokenizer, feed, cases, pictures)
+    present = [m for m, c in zip(found, cases, strict=True) if not c["absent"]]
+    absent = [m for m, c in zip(found, cases, strict=True) if c["absent"]]
+    card = ReasonerCard.of(args.folder)
+    margin, false, recall = choose_margin(present, absent, args.most_false)
+    at_card = [float(np.mean([m > card.absent_margin for m in group])) for group in (present, absent)]
+    row = {"split": args.split, "margin": round(margin, 3), "false_absent": false, "recall": recall}
+    print(json.dumps({**row, "card_margin": card.absent_margin, "false_and_recall_at_card": at_card}))
+    if args.write:
+        dataclasses.replace(card, absent_margin=round(margin, 3)).save(args.folder)
+
+
+if __name__ == "__main__":
+    main()
