@@ -15,7 +15,9 @@ NAMES = ("direct", "full")
 @lru_cache
 def _template(name: str) -> str:
     if name not in NAMES:
-        raise CheckpointError(f"unknown instruction {name!r}", f"name one of {', '.join(NAMES)} in the checkpoint's card")
+        raise CheckpointError(
+            f"unknown instruction {name!r}", f"name one of {', '.join(NAMES)} in the checkpoint's card"
+        )
     return files("medreasoner").joinpath("instructions", f"{name}.txt").read_text(encoding="utf-8").strip()
 
 

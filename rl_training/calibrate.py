@@ -19,18 +19,16 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from medreasoner.evaluation.cases import Case, cases_of, read_samples
+from medreasoner.evaluation.kinds import kind_of
 from medreasoner.reasoner.card import ReasonerCard
 from rl_training.config import SftConfig
-from rl_training.evaluate import cases_of
 from rl_training.feed import Feed
 from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
-from rl_training.kinds import kind_of
-from rl_training.pack import load_pictures, read_samples
-from rl_training.questions import load_entries
+from rl_training.pack import load_pictures
+from rl_training.questions import training_entries
 from rl_training.reasoning import article
 from rl_training.sft import load_model
-
-Case = dict[str, Any]
 
 
 @torch.inference_mode()
@@ -42,13 +40,13 @@ def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures:
         some = cases[at : at + batch]
         rows = []
         for case in some:
-            kind = kind_of(feed.samples[case["row"]])
+            kind = kind_of(feed.samples[case.row])
             opening = f"<think>This is {article(kind)} {kind}. The question"
-            rows.append(feed.prompt(case["question"]) + tokenizer(opening, add_special_tokens=False)["input_ids"])
+            rows.append(feed.prompt(case.question) + tokenizer(opening, add_special_tokens=False)["input_ids"])
         length = max(map(len, rows))
         ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows])
         start = (ids == model.config.image_token_id).int().argmax(1)
-        shown = np.stack([pictures[feed.samples[case["row"]]["picture_row"]] for case in some])
+        shown = np.stack([pictures[feed.samples[case.row]["picture_row"]] for case in some])
         seen = vision_tokens(model.model.visual, to_patches(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255))
         embedded = model.model.language_model.embed_tokens(ids)
         places = (start[:, None] + torch.arange(seen.shape[1]))[..., None].expand(-1, -1, embedded.shape[-1])
@@ -84,11 +82,11 @@ def main() -> None:
     for sample in samples:
         sample["picture_row"] = rows[sample["image"]]
     tokenizer = AutoTokenizer.from_pretrained(args.folder)
-    feed = Feed(samples, load_entries(args.data, "train"), [], tokenizer, SftConfig())
+    feed = Feed(samples, training_entries(args.data), [], tokenizer, SftConfig())
     cases = cases_of(samples, args.data, args.split)
     found = margins(load_model(args.folder, torch.device("cpu")).eval(), tokenizer, feed, cases, pictures)
-    present = [m for m, c in zip(found, cases, strict=True) if not c["absent"]]
-    absent = [m for m, c in zip(found, cases, strict=True) if c["absent"]]
+    present = [m for m, c in zip(found, cases, strict=True) if not c.absent]
+    absent = [m for m, c in zip(found, cases, strict=True) if c.absent]
     card = ReasonerCard.of(args.folder)
     margin, false, recall = choose_margin(present, absent, args.most_false)
     at_card = [float(np.mean([m > card.absent_margin for m in group])) for group in (present, absent)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medreasoner.evaluation.kinds import BODY_PART
+from medreasoner.evaluation.questions import Entry
 from medreasoner.instruction import instruction_hash
 from medreasoner.reasoner.card import ReasonerCard
-from rl_training.kinds import BODY_PART
-from rl_training.questions import Entry, load_entries
+from rl_training.questions import training_entries
 from rl_training.reasoning import COLUMNS, ROWS, SIZES, absent, present
 
 
@@ -19,7 +20,10 @@ def phrases(entries: dict[str, Entry]) -> list[str]:
     """List sentences the supervised stage teaches, for decoding drafts; commonest continuations first."""
     kinds = list(BODY_PART)
     first = "</think>"
-    rows = [f"<think>{present(kinds[0], e.name, e.appearance, SIZES[1], ROWS[1], COLUMNS[1])}{first}" for e in entries.values()]
+    rows = [
+        f"<think>{present(kinds[0], e.name, e.appearance, SIZES[1], ROWS[1], COLUMNS[1])}{first}"
+        for e in entries.values()
+    ]
     rows += [f"<think>{absent(kind, name)}{first}" for kind, name in zip(kinds, entries, strict=False)]
     return rows
 
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="umrg-mini, for the targets' names and appearance")
     parser.add_argument("--canvas", type=int, default=336)
     args = parser.parse_args()
-    embedded_card(load_entries(args.data, "train"), args.canvas).save(args.folder)
+    embedded_card(training_entries(args.data), args.canvas).save(args.folder)
 
 
 if __name__ == "__main__":

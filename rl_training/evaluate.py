@@ -5,8 +5,8 @@ The full evaluation, with the expert's masks, is `medreasoner evaluate`; this on
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +15,25 @@ import torch
 
 from medreasoner.contract.answer import AbsentAnswer, Box, parse_answer
 from medreasoner.contract.errors import AnswerError
+from medreasoner.evaluation.cases import cases_of
+from medreasoner.evaluation.naming import named_target
+from medreasoner.evaluation.questions import name_of
 from medreasoner.geometry import box_iou
 from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
-from rl_training.config import SftConfig
 from rl_training.card import embedded_card
-from rl_training.feed import Feed, name_of
+from rl_training.config import SftConfig
+from rl_training.feed import Feed
 from rl_training.forward import rotary_positions, to_patches, vision_tokens
-from rl_training.kinds import ABSENT_KINDS, cannot_show, kind_of
-from rl_training.questions import TEST_MIX, choose, load_absent, load_entries
-from rl_training.reasoning import named_target
+from rl_training.questions import training_entries
 from rl_training.warp import boxes_and_points
 
 Case = dict[str, Any]
 
 
-def cases_of(samples: list[Case], data: Path, split: str, seed: int = 0) -> list[Case]:
-    """List what to ask on a split: every compact target once in the README's mix, then absent questions.
-
-    Absent questions come from umrg-mini's list (each on up to 5 pictures of its kind) and from other targets'
-    questions on pictures of another body part (200 of them).
-    """
-    rng = random.Random(seed)
-    entries = load_entries(data, split)
-    rows = [i for i, s in enumerate(samples) if s["split"] == split and not s["dispersed"] and name_of(s, entries)]
-    cases: list[Case] = []
-    kinds_of: dict[str, set[str]] = defaultdict(set)
-    for i, s in enumerate(samples):
-        if (name := name_of(s, entries)) is not None:
-            kinds_of[name].add(kind_of(s))
-    for i in rows:
-        name = str(name_of(samples[i], entries))
-        style, question = choose(entries[name], TEST_MIX, rng)
-        cases.append({"row": i, "question": question, "style": style, "name": name, "absent": False})
-    for kind, _, question in load_absent(data, split):
-        fit = [i for i in rows if kind_of(samples[i]) in ABSENT_KINDS[kind]]
-        for i in rng.sample(fit, min(5, len(fit))):
-            cases.append({"row": i, "question": question, "style": "listed", "name": "", "absent": True})
-    while sum(c["style"] == "crossed" for c in cases) < 200:
-        i, name = rng.choice(rows), rng.choice(list(kinds_of))
-        if cannot_show(kind_of(samples[i]), kinds_of[name]):
-            question = choose(entries[name], TEST_MIX, rng)[1]
-            cases.append({"row": i, "question": question, "style": "crossed", "name": name, "absent": True})
-    return cases
-
-
 @torch.inference_mode()
-def answer_batch(model: Any, tokenizer: Any, grammar: AnswerGrammar, prompts: list[list[int]], pictures: torch.Tensor) -> list[str]:
+def answer_batch(
+    model: Any, tokenizer: Any, grammar: AnswerGrammar, prompts: list[list[int]], pictures: torch.Tensor
+) -> list[str]:
     """Answer prompts of equal or unequal length together (left padding), guided and greedy.
 
     Args:
@@ -130,7 +103,7 @@ def evaluate_split(
     """Answer every case of a split; returns the cases with text, IoU, prior's IoU, named and absent flags added."""
     model.eval()
     config = SftConfig(canvas=canvas)
-    feed = Feed(samples, load_entries(data, "train"), [], tokenizer, config)
+    feed = Feed(samples, training_entries(data), [], tokenizer, config)
     boxes = {}
     used = [i for i, s in enumerate(samples) if s["split"] in ("train", split)]
     for i in range(0, len(used), 256):
@@ -138,13 +111,15 @@ def evaluate_split(
         boxes.update(zip(used[i : i + 256], found, strict=True))
     prior = prior_boxes([(str(name_of(samples[i], feed.entries)), boxes[i]) for i in feed.rows])
     grammar = AnswerGrammar.for_tokenizer(tokenizer, embedded_card(feed.entries, canvas))
-    cases = cases_of(samples, data, split)[:most]
+    cases: list[Case] = [asdict(case) for case in cases_of(samples, data, split)[:most]]
     prompts = [[*feed.prompt(c["question"]), *grammar.opening] for c in cases]
     order = sorted(range(len(cases)), key=lambda i: len(prompts[i]))
     for at in range(0, len(order), batch):
         some = order[at : at + batch]
         shown = torch.stack([pictures[samples[cases[i]["row"]]["picture_row"]] for i in some])
-        texts = answer_batch(model, tokenizer, grammar, [prompts[i] for i in some], shown.permute(0, 3, 1, 2).float() / 255)
+        texts = answer_batch(
+            model, tokenizer, grammar, [prompts[i] for i in some], shown.permute(0, 3, 1, 2).float() / 255
+        )
         for i, text in zip(some, texts, strict=True):
             score(cases[i], text, boxes[cases[i]["row"]], prior.get(cases[i]["name"]))
     return cases
@@ -193,4 +168,6 @@ def print_table(cases: list[Case]) -> None:
     print(f"false absent {sum(c['said_absent'] for c in there) / max(1, len(there)):.4f}")
     for style in ("listed", "crossed"):
         some = [c for c in cases if c["style"] == style]
-        print(f"absent recognised, {style}: {sum(c['said_absent'] for c in some) / max(1, len(some)):.3f} of {len(some)}")
+        print(
+            f"absent recognised, {style}: {sum(c['said_absent'] for c in some) / max(1, len(some)):.3f} of {len(some)}"
+        )

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from medreasoner.evaluation.kinds import ABSENT_KINDS, cannot_show, kind_of, kinds_that_may_show
+from medreasoner.evaluation.questions import Entry, choose, name_of
 from medreasoner.instruction import instruction
 from rl_training.config import SftConfig
-from rl_training.kinds import ABSENT_KINDS, cannot_show, kind_of, kinds_that_may_show
-from rl_training.questions import Entry, choose
 from rl_training.reasoning import COLUMNS, ROWS, SIZES, absent, present
 
 IGNORE = -100
@@ -62,7 +62,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy to the device without waiting."""
-        moved = {f.name: getattr(self, f.name).pin_memory() if device.type == "cuda" else getattr(self, f.name) for f in fields(self)}
+        moved = {
+            f.name: getattr(self, f.name).pin_memory() if device.type == "cuda" else getattr(self, f.name)
+            for f in fields(self)
+        }
         return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()})
 
 
@@ -165,7 +168,9 @@ class Feed:
             down[b] = not directed and self.kinds[row] in FLIPS_BOTH
         return Batch(ids, weight, start, numbers, words, sample, there, warp, across, down)
 
-    def _answer(self, kind: str, name: str, there: bool, missing: str) -> tuple[list[int], list[float], list[int], list[int]]:
+    def _answer(
+        self, kind: str, name: str, there: bool, missing: str
+    ) -> tuple[list[int], list[float], list[int], list[int]]:
         if not there:
             text = f'<think>{absent(kind, missing)}</think><answer>{{"absent": true}}</answer><|im_end|>'
             ids = self._ids(text)
@@ -185,7 +190,9 @@ class Feed:
 
     def stream(self, seed: int, workers: int) -> Iterator[Batch]:
         """Yield batches without end, made by worker processes (0: by this one)."""
-        yield from DataLoader(_Endless(self, seed), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        yield from DataLoader(
+            _Endless(self, seed), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        )
 
 
 class _Endless(IterableDataset[Batch]):
@@ -228,13 +235,11 @@ def _pieces(kind: str, name: str, appearance: str) -> list[tuple[str, float]]:
 
 def cannot_tell(kind: str, may_show: set[str]) -> bool:
     """Say whether a structure could after all be on this kind of image (see questions/absent.txt headings)."""
-    return kind in may_show or kind.endswith(("image", "MRI")) and kind not in ("dermoscopy image", "cardiac MRI", "lumbar spine MRI", "hippocampus MRI", "brain MRI")
-
-
-def name_of(sample: dict[str, Any], entries: dict[str, Entry]) -> str | None:
-    """Return the name under which questions mean this sample, or None where there are no questions for it."""
-    key = sample["question_key"] or sample["category"]
-    return key if key in entries else None
+    return (
+        kind in may_show
+        or (kind.endswith(("image", "MRI"))
+        and kind not in ("dermoscopy image", "cardiac MRI", "lumbar spine MRI", "hippocampus MRI", "brain MRI"))
+    )
 
 
 def roughened(question: str, rng: random.Random, share: float) -> str:

@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medreasoner.evaluation.cases import read_samples
 from medreasoner.reasoner.letterbox import Letterbox
-
-
-def read_samples(data: Path) -> list[dict[str, Any]]:
-    """Return the rows of samples.jsonl."""
-    with (data / "samples.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def letterboxed_mask(path: Path, canvas: int) -> NDArray[np.bool_]:

@@ -1,14 +1,11 @@
-"""The reasoning text that the supervised stage teaches, and how to read a target's name back from it."""
+"""The reasoning text that the supervised stage teaches (medreasoner/evaluation/naming.py reads the name back)."""
 
 from __future__ import annotations
-
-import re
 
 SIZES = ("tiny", "small", "medium", "large")
 ROWS = ("upper", "middle", "lower")
 COLUMNS = ("left", "central", "right")
 _SIZE_LIMITS = (0.02, 0.06, 0.2)  # of the canvas area
-_NAMED = re.compile(r"The question points to the (.+?)\. ")
 
 
 def article(noun: str) -> str:
@@ -42,9 +39,3 @@ def place_indices(box: tuple[float, float, float, float], canvas: int) -> tuple[
     size = sum(share >= limit for limit in _SIZE_LIMITS)
     row, column = (min(2, int((a + b) / 2 / canvas * 3)) for a, b in ((y_min, y_max), (x_min, x_max)))
     return size, row, column
-
-
-def named_target(reasoning: str) -> str:
-    """Return the target that a reasoning names, or an empty string."""
-    match = _NAMED.search(reasoning + " ")
-    return match[1] if match else ""

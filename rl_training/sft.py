@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from medreasoner.evaluation.cases import read_samples
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
 from rl_training.config import SftConfig
 from rl_training.feed import Batch, Feed
 from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
 from rl_training.losses import expected_number, giou, mask_loss, soft_number_loss
-from rl_training.pack import load_masks, load_pictures, read_samples
-from rl_training.questions import load_absent, load_entries
+from rl_training.pack import load_masks, load_pictures
+from rl_training.questions import training_absent, training_entries
 from rl_training.reasoning import COLUMNS, ROWS, SIZES
 from rl_training.warp import Freedom, boxes_and_points, warp_batch
 
@@ -137,7 +138,9 @@ class Learner(nn.Module):
             patch = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
             drawn = head(patch.float()).reshape(-1, grid, grid, cells, cells).transpose(2, 3)
             masks_loss = masks_loss + mask_loss(drawn.reshape(-1, grid * cells, grid * cells).float(), coarse)
-        total = config.text_weight * text_loss + config.number_weight * number_loss + config.overlap_weight * overlap_loss
+        total = (
+            config.text_weight * text_loss + config.number_weight * number_loss + config.overlap_weight * overlap_loss
+        )
         total = total + config.mask_weight * masks_loss
         return total, torch.stack([text_loss, number_loss, overlap_loss, masks_loss]).detach()
 
@@ -230,7 +233,11 @@ def train(run: Run, feed: Feed, pictures: torch.Tensor, masks: torch.Tensor, lim
         if run.step % 100 == 0:
             parts = torch.stack(recent[-100:]).mean(0).tolist()
             names = ("text", "numbers", "overlap", "masks")
-            line = {"step": run.step, "elapsed_s": round(run.elapsed), **dict(zip(names, (round(p, 4) for p in parts), strict=True))}
+            line = {
+                "step": run.step,
+                "elapsed_s": round(run.elapsed),
+                **dict(zip(names, (round(p, 4) for p in parts), strict=True)),
+            }
             print(json.dumps(line), flush=True)
             with log.open("a") as out:
                 out.write(json.dumps(line) + "\n")
@@ -262,7 +269,7 @@ def main() -> None:
     for sample in samples:
         sample["picture_row"] = rows[sample["image"]]
     tokenizer = AutoTokenizer.from_pretrained(args.base)
-    feed = Feed(samples, load_entries(args.data, "train"), load_absent(args.data, "train"), tokenizer, config)
+    feed = Feed(samples, training_entries(args.data), training_absent(args.data), tokenizer, config)
     learner = Learner(load_model(args.base, device), tokenizer, config).to(device)
     run = Run(learner, config, device)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -270,7 +277,9 @@ def main() -> None:
     if checkpoint.exists():
         run.resume(checkpoint)
     torch._dynamo.config.cache_size_limit = 64
-    print(f"{len(feed.rows)} targets, {sum(len(q) for e in feed.entries.values() for q in e.by_style.values())} questions")
+    print(
+        f"{len(feed.rows)} targets, {sum(len(q) for e in feed.entries.values() for q in e.by_style.values())} questions"
+    )
     shown, truth = torch.from_numpy(pictures).to(device), torch.from_numpy(load_masks(args.packed)).to(device)
     train(run, feed, shown, truth, args.limit, args.out / "log.jsonl")
     run.save(checkpoint)
@@ -280,7 +289,9 @@ def main() -> None:
         from rl_training.evaluate import evaluate_split, print_table
 
         learner.model.load_state_dict({k: v for k, v in weights.items()}, strict=False)
-        rows_out = evaluate_split(learner.model, tokenizer, samples, shown, truth, args.data, args.evaluate, config.canvas)
+        rows_out = evaluate_split(
+            learner.model, tokenizer, samples, shown, truth, args.data, args.evaluate, config.canvas
+        )
         (args.out / f"{args.evaluate}.json").write_text(json.dumps(rows_out))
         print_table(rows_out)
 

@@ -21,10 +21,13 @@ def checked_question(question: str) -> str:
     """
     tidy = " ".join(question.split())
     if not tidy:
-        raise QuestionError("the question is empty", 'type what you look for, such as "Which organ clears old red cells?"')
+        raise QuestionError(
+            "the question is empty", 'type what you look for, such as "Which organ clears old red cells?"'
+        )
     if len(tidy) > MAX_QUESTION_CHARACTERS:
         raise QuestionError(
-            f"the question has {len(tidy):,} characters", f"shorten it to at most {MAX_QUESTION_CHARACTERS:,} characters"
+            f"the question has {len(tidy):,} characters",
+            f"shorten it to at most {MAX_QUESTION_CHARACTERS:,} characters",
         )
     return tidy
 
@@ -103,9 +106,12 @@ def _object(text: str, kind: type) -> dict[str, Any]:
         raise MedReasonerError(f"not JSON: {error}", "send one JSON object") from error
     known = {f.name for f in fields(kind)}
     if not isinstance(values, dict) or not values.keys() <= known:
-        raise MedReasonerError(f"not a {kind.__name__}", f"send a JSON object with keys among {', '.join(sorted(known))}")
+        raise MedReasonerError(
+            f"not a {kind.__name__}", f"send a JSON object with keys among {', '.join(sorted(known))}"
+        )
     if values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise MedReasonerError(
-            f"schema version {values['schema_version']} is not {SCHEMA_VERSION}", "update the older of client and server"
+            f"schema version {values['schema_version']} is not {SCHEMA_VERSION}",
+            "update the older of client and server",
         )
     return values

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from medreasoner.contract.errors import CheckpointError, MedReasonerError
-from medreasoner.expert.checkpoint import models_folder
 from medreasoner.expert.protocol import BOX, BOX_AND_POINTS, SegmentationExpert
+from medreasoner.folders import models_folder
 
 DEFAULT_EXPERT = "litemedsam"
 

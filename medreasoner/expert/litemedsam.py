@@ -1,8 +1,9 @@
 """LiteMedSAM, the embedded expert: box in, mask out, half a second a picture on two CPU cores.
 
 MedSAM: Ma et al., Nature Communications 2024, https://doi.org/10.1038/s41467-024-44824-z; LiteMedSAM is its distilled
-version. Preparation and threshold follow its published inference (github.com/bowang-lab/MedSAM, branch LiteMedSAM).
-It was trained on boxes only; two points more cost 0.13 Dice (docs/decisions).
+version. Preparation and threshold follow its published inference (github.com/bowang-lab/MedSAM, branch LiteMedSAM)
+but for the resizing, which is Pillow's bilinear and not OpenCV's area mean: measured equal or better. It was trained
+on boxes only: two points beside the box cost 0.13 Dice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -68,7 +70,8 @@ class LiteMedSam(PictureExpert[Look]):
         height, width = pixels.shape[:2]
         scale = _CANVAS / max(height, width)
         rows, columns = (max(1, int(side * scale + 0.5)) for side in (height, width))
-        small = resized_by_area(pixels, rows, columns).astype(np.float32)
+        image = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
+        small = np.asarray(image, np.float32)
         small = (small - small.min()) / max(float(small.max() - small.min()), 1e-8)
         canvas = torch.zeros(1, 3, _CANVAS, _CANVAS)
         canvas[0, :, :rows, :columns] = torch.from_numpy(small).permute(2, 0, 1)
@@ -115,24 +118,3 @@ def _in_our_layout(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     encoder = {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
     others = {name: tensor for name, tensor in weights.items() if not name.startswith(prefix)}
     return {f"{prefix}{name}": tensor for name, tensor in folded(encoder).items()} | others
-
-
-def resized_by_area(pixels: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    """Resize by averaging the area that each new pixel covers, in either direction: OpenCV's INTER_AREA.
-
-    Args:
-        pixels: (height, width, channels) uint8.
-        rows: the new height.
-        columns: the new width.
-    """
-    down, across = _coverage(pixels.shape[0], rows), _coverage(pixels.shape[1], columns)
-    narrow = np.tensordot(across, pixels.astype(np.float32), axes=(1, 1))  # (columns, height, channels)
-    return np.rint(np.tensordot(down, narrow, axes=(1, 1))).astype(np.uint8)
-
-
-def _coverage(old: int, new: int) -> NDArray[np.float32]:
-    """(new, old): the share of each new pixel that each old pixel fills; rows add up to 1."""
-    edges = np.arange(new + 1) * old / new
-    starts = np.arange(old)
-    overlap = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
-    return np.asarray(overlap.clip(min=0) * new / old, np.float32)

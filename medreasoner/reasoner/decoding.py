@@ -48,7 +48,7 @@ class Decoder:
             used += 1
         surplus = len(guess) - used
         if surplus:
-            self._cache.crop(self._cache.get_seq_length() - surplus)
+            self._cache.crop(-surplus)
             self._next_position -= surplus
         return rows[used]
 

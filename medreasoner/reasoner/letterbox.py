@@ -54,7 +54,8 @@ class Letterbox:
     def to_picture(self, point: Point) -> Point:
         """Canvas pixels to picture pixels; may lie outside the picture when the canvas point is on the black."""
         return Point(
-            (point.x - self.left) * self.width / self.inner_width, (point.y - self.top) * self.height / self.inner_height
+            (point.x - self.left) * self.width / self.inner_width,
+            (point.y - self.top) * self.height / self.inner_height,
         )
 
     def to_canvas(self, point: Point) -> Point:

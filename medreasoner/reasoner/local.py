@@ -46,7 +46,9 @@ class LocalReasoner:
         try:
             self._processor = AutoProcessor.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder} has no usable processor: {error}", "copy the whole model folder") from error
+            raise CheckpointError(
+                f"{folder} has no usable processor: {error}", "copy the whole model folder"
+            ) from error
         self._tokenizer = self._processor.tokenizer
         self._grammar = AnswerGrammar.for_tokenizer(self._tokenizer, self.card)
         self._seen: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
@@ -152,7 +154,9 @@ def _load(folder: Path, card: ReasonerCard, device: str) -> tuple[Any, str]:
     from medreasoner.reasoner.quantised import folder_hash, load_quantised
 
     if not (folder / "config.json").exists():
-        raise CheckpointError(f"no model in {folder}", "give a folder with config.json, tokenizer and safetensors files")
+        raise CheckpointError(
+            f"no model in {folder}", "give a folder with config.json, tokenizer and safetensors files"
+        )
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     try:
         config = Qwen2_5_VLConfig.from_pretrained(folder)

@@ -60,7 +60,9 @@ def load_quantised(folder: Path) -> dict[str, torch.Tensor]:
         try:
             packed.update(load_file(path))
         except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path.name} cannot be read: {error}", "fetch the checkpoint folder again") from error
+            raise CheckpointError(
+                f"{path.name} cannot be read: {error}", "fetch the checkpoint folder again"
+            ) from error
     return dict(_unpack(packed))
 
 

@@ -1,0 +1,190 @@
+"""medreasoner ask | evaluate | models."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from medreasoner.console import errors_for_people, out
+from medreasoner.contract.errors import MedReasonerError
+from medreasoner.contract.wire import AXES, checked_question
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+ReasonerOption = Annotated[str, typer.Option("--reasoner", help="embedded, server, a folder, or a folder's path")]
+ExpertOption = Annotated[str, typer.Option("--expert", help="see: medreasoner models")]
+DeviceOption = Annotated[Optional[str], typer.Option("--device", help="cpu or cuda; default: a GPU where there is one")]
+OutOption = Annotated[Path, typer.Option("--out", help="folder for the files")]
+
+
+@app.callback()
+def about() -> None:
+    """Ask a clinical question about a medical image. Research use only, not a medical device."""
+
+
+@app.command("ask")
+def ask_command(
+    image: Annotated[Path, typer.Argument(help="DICOM file or series folder, NIfTI, NRRD, PNG, JPEG")],
+    question: Annotated[Optional[str], typer.Argument(help="left out: ask many, one a line")] = None,
+    slice_index: Annotated[Optional[int], typer.Option("--slice", help="from 0; default: the middle one")] = None,
+    axis: Annotated[Optional[str], typer.Option("--axis", help=", ".join(AXES))] = None,
+    window: Annotated[Optional[tuple[float, float]], typer.Option("--window", help="centre and width")] = None,
+    reasoner: ReasonerOption = "embedded",
+    expert: ExpertOption = "litemedsam",
+    device: DeviceOption = None,
+    folder: OutOption = Path("medreasoner-answers"),
+) -> None:
+    """Answer a question about one image: reasoning, box, points, mask and a picture to look at."""
+    from medreasoner.asking import ask
+    from medreasoner.imaging import open_image
+
+    if question is not None:
+        checked_question(question)  # before anything slow
+    if axis is not None and axis not in AXES:
+        raise MedReasonerError(f"unknown axis {axis!r}", f"use one of {', '.join(AXES)}")
+    stored = open_image(image)
+    picture = stored.picture(axis, slice_index, window)
+    out.print(f"[dim]{escape(image.name)}: {picture.axis} slice {picture.slice_index}, {picture.width} x {picture.height}[/]")
+    pipeline = _pipeline(reasoner, expert, device)
+    for asked in [question] if question is not None else _typed_questions():
+        with out.status("thinking ..."):
+            try:
+                grounding, written = ask(pipeline, stored, picture, asked, folder)
+            except MedReasonerError as error:
+                if question is not None:
+                    raise
+                from medreasoner.console import tell
+
+                tell(error)
+                continue
+        out.print(f"\n[bold]{escape(grounding.question)}[/]")
+        out.print(escape(grounding.answer.reasoning))
+        if grounding.absent:
+            out.print("[yellow]not present in this image[/]", end=" ")
+        out.print(f"confidence {grounding.confidence:.2f}, {grounding.timings['total']:.1f} s")
+        out.print(f"[dim]overlay {escape(str(written.overlay))}\nmask    {escape(str(written.mask))}\nresult  {escape(str(written.result))}[/]")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[Path, typer.Argument(help="a collection in umrg-mini's layout (docs/evaluation.md)")],
+    split: Annotated[str, typer.Option(help="train, val or test")] = "test",
+    reasoner: ReasonerOption = "embedded",
+    expert: ExpertOption = "litemedsam",
+    device: DeviceOption = None,
+    folder: OutOption = Path("medreasoner-evaluation"),
+    limit: Annotated[Optional[int], typer.Option(help="only this many cases, evenly spread")] = None,
+    overlays: Annotated[int, typer.Option(help="how many overlays the page shows, worst first")] = 120,
+    oracle: Annotated[bool, typer.Option(help="also the expert's mask for the true box")] = True,
+) -> None:
+    """Measure a reasoner and an expert; writes evaluation.json, cases.csv and index.html."""
+    from medreasoner.evaluation.cases import cases_of, read_samples
+    from medreasoner.evaluation.report import write_files
+    from medreasoner.evaluation.run import evaluate
+    from medreasoner.evaluation.worst import WorstOverlays
+
+    samples = read_samples(data)
+    cases = cases_of(samples, data, split)
+    if not cases:
+        raise MedReasonerError(f"no cases in split {split!r} of {data}", "use train, val or test")
+    if limit is not None:
+        cases = cases[:: max(1, len(cases) // max(1, limit))][:limit]
+    pipeline = _pipeline(reasoner, expert, device)
+    keep = WorstOverlays(folder / "overlays", overlays, {c.row: samples[c.row]["bbox"] for c in cases if not c.absent})
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out) as bar:
+        task = bar.add_task("asking", total=len(cases))
+
+        def done(*one: object) -> None:
+            keep.add(*one)  # type: ignore[arg-type]
+            bar.advance(task)
+
+        outcomes = evaluate(pipeline, samples, cases, data, done, oracle)
+    about = {
+        "reasoner": pipeline.reasoner.name,
+        "reasoner_sha256": pipeline.reasoner.sha256,
+        "instruction_sha256": pipeline.reasoner.instruction_sha256,
+        "expert": pipeline.expert.name,
+        "expert_sha256": pipeline.expert.sha256,
+        "data": data.name,
+        "split": split,
+        "command": "medreasoner " + " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]),
+        "machine": f"{platform.machine()}, {platform.system()}",
+    }
+    report = write_files(outcomes, about, folder, keep.finish())
+    _print_report(report)
+    out.print(f"[dim]{escape(str(folder / 'index.html'))}[/]")
+
+
+@app.command("models")
+def models_command() -> None:
+    """List reasoners and experts: what is installed, and where weights go."""
+    from medreasoner.expert import describe_experts
+    from medreasoner.folders import models_folder
+    from medreasoner.reasoner.catalogue import installed_reasoners
+
+    table = Table("kind", "name", "where", "notes", title="models")
+    for card, folder in installed_reasoners():
+        notes = f"canvas {card.canvas}, {'may' if card.may_abstain else 'does not'} answer 'absent'"
+        table.add_row("reasoner", card.name, _short(folder), notes)
+    for name, path, takes in describe_experts():
+        where = _short(path) if path else "[yellow]not installed[/]"
+        table.add_row("expert", name, where, f"takes {' and '.join(sorted(takes))}")
+    out.print(table)
+    out.print(f"weights that do not ship go into {escape(str(models_folder()))} (set MEDREASONER_MODELS to change it)")
+
+
+def _short(path: Path) -> str:
+    return escape(str(Path(*path.parts[-3:])))
+
+
+def _pipeline(reasoner: str, expert: str, device: str | None):  # type: ignore[no-untyped-def]
+    from medreasoner.expert import load_expert
+    from medreasoner.pipeline import GroundingPipeline
+    from medreasoner.reasoner.catalogue import open_reasoner
+
+    with out.status("loading models ..."):
+        return GroundingPipeline(open_reasoner(reasoner, device), load_expert(expert))
+
+
+def _typed_questions():  # type: ignore[no-untyped-def]
+    out.print("[dim]one question a line; an empty line ends[/]")
+    while True:
+        try:
+            line = input("question> ")
+        except EOFError:
+            return
+        if not line.strip():
+            return
+        yield line
+
+
+def _print_report(report: dict) -> None:  # type: ignore[type-arg]
+    total = Table("figure", "mean", "95 % interval", title=f"{report['summary']['present']} present targets")
+    for name, value in report["summary"].items():
+        if isinstance(value, dict):
+            total.add_row(name, f"{value['mean']:.3f}", f"{value['low']:.3f} to {value['high']:.3f}")
+    out.print(total)
+    for key in ("modality", "style", "target"):
+        table = Table(key, "n", "box IoU", "Dice", "pDice", "named", "prior IoU", "oracle Dice")
+        for row in report[key]:
+            figures = [f"{row[f]:.3f}" for f in ("box_iou", "dice", "point_dice", "named", "prior_iou", "oracle_dice")]
+            table.add_row(row["group"], str(row["n"]), *figures)
+        out.print(table)
+
+
+def main() -> None:
+    """Run the command line; every expected error is one sentence and a hint."""
+    with errors_for_people():
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""How the command line speaks: one clear sentence for every error, and an exit code that scripts can rely on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from medreasoner.contract.errors import AnswerError, CheckpointError, MedReasonerError, ReasonerError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+BAD_INPUT, MODEL_TROUBLE, NO_ANSWER, INTERRUPTED = 2, 3, 4, 130
+
+
+def exit_code(error: MedReasonerError) -> int:
+    """2 for bad input, 3 for models and servers, 4 for an answer that could not be used."""
+    if isinstance(error, AnswerError):
+        return NO_ANSWER
+    return MODEL_TROUBLE if isinstance(error, CheckpointError | ReasonerError) else BAD_INPUT
+
+
+def tell(error: MedReasonerError) -> None:
+    """Print what went wrong and what to do next."""
+    err.print("error: ", style="bold red", end="")
+    err.print(error.what, markup=False, soft_wrap=True)
+    err.print(f"  -> {error.hint}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Turn expected errors into a message and an exit code; let real bugs keep their traceback."""
+    try:
+        yield
+    except MedReasonerError as error:
+        tell(error)
+        sys.exit(exit_code(error))
+    except MemoryError:
+        tell(MedReasonerError("not enough memory for this image or model", "close other programs or use a smaller one"))
+        sys.exit(MODEL_TROUBLE)
+    except KeyboardInterrupt:
+        err.print("stopped")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,1 @@
+"""Evaluation on a labelled collection: which cases, which figures, which pages to look at."""

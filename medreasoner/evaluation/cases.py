@@ -1,0 +1,73 @@
+"""Which questions to ask on which pictures of a labelled collection."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medreasoner.contract.errors import ImageError
+from medreasoner.evaluation.kinds import ABSENT_KINDS, cannot_show, kind_of
+from medreasoner.evaluation.questions import TEST_MIX, choose, load_absent, load_entries, name_of
+
+Sample = dict[str, Any]
+CROSSED = 200  # absent cases made from other targets' questions
+PER_LISTED = 5  # pictures for each listed absent question
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question on one picture.
+
+    Attributes:
+        row: of the sample whose picture is asked about.
+        style: implicit, visual, clinical, terse or explicit; for absent targets "listed" (umrg-mini's own absent
+            questions) or "crossed" (a question about a target of another part of the body).
+        name: the target that the question means; empty for listed absent questions.
+    """
+
+    row: int
+    question: str
+    style: str
+    name: str
+    absent: bool
+
+
+def read_samples(data: Path) -> list[Sample]:
+    """Return the rows of samples.jsonl; raises `ImageError` where the folder has none."""
+    path = data / "samples.jsonl"
+    if not path.exists():
+        raise ImageError(f"{data} has no samples.jsonl", "give a collection in umrg-mini's layout (docs/evaluation.md)")
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def cases_of(samples: list[Sample], data: Path, split: str, seed: int = 0) -> list[Case]:
+    """List what to ask on a split: every compact target once in umrg-mini's mix of styles, then absent targets.
+
+    Compact means not `dispersed` (vessels, nuclei), as umrg-mini's README asks for.
+    """
+    rng = random.Random(seed)
+    entries = load_entries(data, split)
+    rows = [i for i, s in enumerate(samples) if s["split"] == split and not s["dispersed"] and name_of(s, entries)]
+    cases = []
+    kinds_by_name: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        if (name := name_of(sample, entries)) is not None:
+            kinds_by_name[name].add(kind_of(sample))
+    for i in rows:
+        name = str(name_of(samples[i], entries))
+        style, question = choose(entries[name], TEST_MIX, rng)
+        cases.append(Case(i, question, style, name, False))
+    for kind, question in load_absent(data, split):
+        fit = [i for i in rows if kind_of(samples[i]) in ABSENT_KINDS[kind]]
+        cases += [Case(i, question, "listed", "", True) for i in rng.sample(fit, min(PER_LISTED, len(fit)))]
+    crossed: list[Case] = []
+    for _ in range(100 * CROSSED):
+        i, name = rng.choice(rows), rng.choice(list(kinds_by_name))
+        if len(crossed) < CROSSED and cannot_show(kind_of(samples[i]), kinds_by_name[name]):
+            crossed.append(Case(i, choose(entries[name], TEST_MIX, rng)[1], "crossed", name, True))
+    return cases + crossed

@@ -1,0 +1,69 @@
+"""Questions of a labelled collection (umrg-mini's layout), split so that the wording of a test question is unseen."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STYLES = ("implicit", "visual", "clinical", "terse", "explicit")
+TEST_MIX = {"visual": 1 / 6, "clinical": 1 / 6, "terse": 1 / 6, "implicit": 1 / 4, "explicit": 1 / 4}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All questions of one split that mean one target.
+
+    Attributes:
+        name: the target, as the reasoning names it.
+        appearance: one sentence on what it looks like, for the reasoning; may be empty.
+        by_style: questions by style; an explicit one names the target, the others may not.
+    """
+
+    name: str
+    appearance: str
+    by_style: dict[str, list[str]]
+
+
+def part(items: list[str], split: str) -> list[str]:
+    """Cut a list as umrg-mini asks for: the last fifth is for test, the tenth before that for validation."""
+    n = len(items)
+    if not n:
+        return []
+    val, test = max(1, int(n * 0.7)), max(1, int(n * 0.8))
+    return {"train": items[:val], "val": items[val:test] or items[test - 1 : test], "test": items[test:]}[split]
+
+
+def published_questions(data: Path) -> dict[str, dict[str, Any]]:
+    """Return questions.json: name -> style -> questions, with clues and appearance."""
+    return json.loads((data / "questions.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def load_entries(data: Path, split: str) -> dict[str, Entry]:
+    """Return a collection's questions of one split by target."""
+    return {
+        name: Entry(name, (source.get("appearance") or [""])[0], {s: part(source[s], split) for s in STYLES})
+        for name, source in published_questions(data).items()
+    }
+
+
+def load_absent(data: Path, split: str) -> list[tuple[str, str]]:
+    """Return (kind of image, question) for structures that cannot be on that kind of image."""
+    rows = json.loads((data / "absent_questions.json").read_text(encoding="utf-8"))
+    kinds = dict.fromkeys(row["modality"] for row in rows)
+    return [(kind, q) for kind in kinds for q in part([r["question"] for r in rows if r["modality"] == kind], split)]
+
+
+def choose(entry: Entry, mix: dict[str, float], rng: random.Random) -> tuple[str, str]:
+    """Draw a style by its weight, then one of its questions; returns (style, question)."""
+    styles = [style for style in mix if entry.by_style.get(style)]
+    style = rng.choices(styles, [mix[s] for s in styles])[0]
+    return style, rng.choice(entry.by_style[style])
+
+
+def name_of(sample: dict[str, Any], entries: dict[str, Entry]) -> str | None:
+    """Return the name under which questions mean this sample, or None where there are no questions for it."""
+    key = sample["question_key"] or sample["category"]
+    return key if key in entries else None

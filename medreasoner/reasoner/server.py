@@ -1,0 +1,259 @@
+"""A reasoner behind an OpenAI-compatible server such as vLLM, asked over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import random
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from time import perf_counter, sleep
+from typing import Any
+
+import httpx
+
+from medreasoner.contract.answer import AbsentAnswer, Answer, parse_answer
+from medreasoner.contract.errors import AnswerError, ReasonerError
+from medreasoner.instruction import instruction, instruction_hash
+from medreasoner.picture import Picture
+from medreasoner.reasoner.card import ReasonerCard
+from medreasoner.reasoner.letterbox import Letterbox
+from medreasoner.reasoner.local import in_picture
+from medreasoner.reasoner.protocol import Reply
+from medreasoner.reasoner.published import parse_published
+
+URL, MODEL, KEY = "MEDREASONER_SERVER_URL", "MEDREASONER_SERVER_MODEL", "MEDREASONER_SERVER_KEY"
+_PASSING = {429, 500, 502, 503, 504}
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_ANSWER_TOKENS = 128  # the longest answer block, number by number and digit by digit, takes about 90
+_PAIR = r"\[\d{1,4}, \d{1,4}\]"
+_GROUNDING = rf'\{{"bbox": \[\d{{1,4}}(, \d{{1,4}}){{3}}\], "points_1": {_PAIR}, "points_2": {_PAIR}\}}'
+
+
+class ServerReasoner:
+    """Answers with greedy decoding on a server; knows the name of its weights, not their hash."""
+
+    sha256 = ""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str | None = None,
+        card: ReasonerCard | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+    ) -> None:
+        """Remember where the server is; nothing is sent yet.
+
+        Args:
+            url: the server's address, with or without ``/v1`` at its end.
+            model: name under which the server offers the model.
+            key: sent as a bearer token; never shown.
+            card: how to talk to the model; None assumes a published checkpoint. A card of the "strict" dialect also
+                holds the answer to its form by vLLM's structured outputs (``structured_outputs``, vLLM 0.12 and
+                later: https://docs.vllm.ai/en/latest/features/structured_outputs/).
+            timeout_s: seconds without a word from the server after which a request is given up.
+            retries: how often a request is sent again after a failure that may pass.
+
+        Raises:
+            ReasonerError: the address or the key cannot be used.
+        """
+        self.card = card or ReasonerCard(name=model)
+        self.name = self.card.name
+        self._address, self._model, self._key = _checked_address(url), model, key or ""
+        if not (self._key.isascii() and self._key.isprintable()):  # else its text would stand in httpx's error
+            raise ReasonerError(
+                "the server's key holds characters that no key has", f"copy the key into {KEY} once more"
+            )
+        self._timeout_s, self._retries = timeout_s, retries
+
+    @classmethod
+    def from_environment(cls) -> ServerReasoner:
+        """Open the server named in the environment; raises `ReasonerError` when its address or model is not set."""
+        url, model = os.environ.get(URL, "").strip(), os.environ.get(MODEL, "").strip()
+        for variable, value, example in ((URL, url, "http://localhost:8000/v1"), (MODEL, model, "MedReasoner")):
+            if not value:
+                raise ReasonerError(f"{variable} is not set", f"set it, such as {variable}={example}")
+        return cls(url, model, os.environ.get(KEY, "").strip() or None)
+
+    def __repr__(self) -> str:
+        return f"ServerReasoner({self._address!r}, {self._model!r})"
+
+    @property
+    def instruction_sha256(self) -> str:
+        """Hash of the instruction that every question is put into."""
+        return instruction_hash(self.card.instruction)
+
+    def answer(self, question: str, picture: Picture) -> Reply:
+        """Answer a checked question about a picture; a text that cannot be used is asked for once more.
+
+        The confidence is that of `LocalReasoner` without its tolerance of a few pixels, so it runs lower.
+
+        Raises:
+            AnswerError: the second text cannot be used either.
+            ReasonerError: the server cannot be reached, refuses, or does not speak the protocol.
+        """
+        start = perf_counter()
+        fit = Letterbox.of(picture.width, picture.height, self.card.canvas)
+        turns: list[dict[str, Any]] = [self._first_turn(question, fit.picture(picture.pixels))]
+        attempts = 1
+        while True:
+            text, tokens = _content(self._ask(turns))
+            try:
+                answer = self._parse(text)
+                placed = in_picture(answer, fit, picture)
+            except AnswerError as error:
+                if attempts == 2:
+                    raise
+                turns += [{"role": "assistant", "content": text}, {"role": "user", "content": _repair(error)}]
+                attempts = 2
+                continue
+            return Reply(placed, text, _confidence(answer, tokens), attempts, {"reason": perf_counter() - start})
+
+    def _first_turn(self, question: str, pixels: Any) -> dict[str, Any]:
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        data = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        image = {"type": "image_url", "image_url": {"url": data}}
+        text = {"type": "text", "text": instruction(question, self.card.instruction)}
+        return {"role": "user", "content": [text, image] if self.card.question_first else [image, text]}
+
+    def _parse(self, text: str) -> Answer:
+        answer = parse_answer(text) if self.card.dialect == "strict" else parse_published(text)
+        if isinstance(answer, AbsentAnswer) and not self.card.may_abstain:
+            raise AnswerError("this reasoner may not answer 'absent'", "ask again in other words")
+        return answer
+
+    def _ask(self, turns: list[dict[str, Any]]) -> Any:
+        """Send one request, again after failures that may pass, and return the decoded JSON."""
+        body = {
+            "model": self._model,
+            "messages": turns,
+            "temperature": 0,
+            "max_tokens": self.card.max_reasoning + _ANSWER_TOKENS,
+            "logprobs": True,
+        }
+        if self.card.dialect == "strict":
+            body["structured_outputs"] = {"regex": answer_pattern(self.card.may_abstain)}
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        with httpx.Client(headers=headers, timeout=self._timeout_s) as client:
+            for sent in range(self._retries + 1):
+                wait = _FIRST_WAIT_S * 2**sent * random.uniform(0.5, 1)  # jitter: clients must not return together
+                try:
+                    response = client.post(f"{self._address}/chat/completions", json=body)
+                except httpx.TimeoutException:
+                    failure = f"{self._address} did not answer within {self._timeout_s:g} s"
+                except httpx.HTTPError as error:
+                    failure = f"{self._address} cannot be reached: {error}"
+                else:
+                    if response.is_success:
+                        return _json(response, self._address)
+                    failure = f"{self._address} answered {response.status_code}: {self._reason(response)}"
+                    if response.status_code not in _PASSING:
+                        raise ReasonerError(failure, f"check {URL}, {MODEL} and {KEY}, and the server's log")
+                    wait = max(wait, _retry_after(response))
+                if sent < self._retries and wait <= _LONGEST_WAIT_S:
+                    sleep(wait)
+                    continue
+                break
+        again = f"; it asks for {wait:.0f} s of patience" if wait > _LONGEST_WAIT_S else ""
+        raise ReasonerError(f"{failure}{again} (asked {sent + 1} times)", "see whether the server runs, then ask again")
+
+    def _reason(self, response: httpx.Response) -> str:
+        """Find the server's own words, without our key should they repeat it."""
+        try:
+            found = response.json()
+        except ValueError:
+            found = response.text
+        if isinstance(found, dict):
+            found = found.get("error") or found.get("message") or found.get("detail") or found
+        if isinstance(found, dict):
+            found = found.get("message") or found
+        words = " ".join(str(found).split()) or response.reason_phrase
+        return (words.replace(self._key, "***") if self._key else words)[:300]
+
+
+def answer_pattern(may_abstain: bool) -> str:
+    """Return the regular expression of everything `parse_answer` reads, save for boxes without area."""
+    answer = rf'({_GROUNDING}|\{{"absent": true\}})' if may_abstain else _GROUNDING
+    return rf"<think>[^<]+</think><answer>{answer}</answer>"
+
+
+def _checked_address(url: str) -> str:
+    hint = "give an address such as http://localhost:8000/v1"
+    try:
+        parts = httpx.URL(url.strip())
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ReasonerError("the server's address is not a URL", hint) from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ReasonerError("the server's address does not start with http:// or https://", hint)
+    if parts.userinfo or parts.query:  # the address stands in errors and logs
+        raise ReasonerError("the server's address holds a password or a query", f"{hint}, and put the key into {KEY}")
+    plain = str(parts).rstrip("/").removesuffix("/chat/completions")
+    return plain if plain.endswith("/v1") else f"{plain}/v1"
+
+
+def _json(response: httpx.Response, address: str) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise ReasonerError(
+            f"{address} answered with something else than JSON: {response.text[:80]!r}",
+            f"check that {URL} is the address of an OpenAI-compatible server",
+        ) from error
+
+
+def _content(found: Any) -> tuple[str, list[Any]]:
+    """Take the text and, where the server gives them, its tokens with their log-likelihoods."""
+    try:
+        choice = found["choices"][0]
+        text = choice["message"]["content"]
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ReasonerError(
+            "the server's JSON is not a chat completion", f"check that {URL} is an OpenAI-compatible server"
+        ) from error
+    if text is not None and not isinstance(text, str):
+        raise ReasonerError("the server's message is not text", "use a model that answers with text")
+    return text or "", tokens if isinstance(tokens, list) else []
+
+
+def _confidence(answer: Answer, tokens: list[Any]) -> float | None:
+    """Geometric mean over the choices in the answer block: eight numbers, and whether the target is there."""
+    try:
+        pieces = [(str(t["token"]), float(t["logprob"])) for t in tokens]
+    except (KeyError, TypeError, ValueError):
+        return None
+    text = "".join(piece for piece, _ in pieces)
+    first, last = text.rfind("<answer>") + len("<answer>"), text.rfind("</answer>")
+    if not len("<answer>") <= first < last:
+        return None
+    total, at = 0.0, 0
+    for piece, likelihood in pieces:
+        if at < last and at + len(piece) > first:
+            total += likelihood
+        at += len(piece)
+    mean = math.exp(min(0.0, total / (1 if isinstance(answer, AbsentAnswer) else 9)))
+    return mean if math.isfinite(mean) else None
+
+
+def _repair(error: AnswerError) -> str:
+    return f"Your last answer could not be used: {error.what}. Look again and answer in the form asked for."
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the server asks to wait (RFC 9110, 10.2.3: a number of seconds or a date); 0 if it does not."""
+    asked = response.headers.get("Retry-After", "").strip()
+    if asked.isdigit():
+        return float(asked[:9])
+    try:
+        date = parsedate_to_datetime(asked)
+    except ValueError:
+        return 0.0
+    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

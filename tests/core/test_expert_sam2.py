@@ -1,0 +1,273 @@
+"""SAM 2 and MedSAM2 with random weights: masks of transformers' own processing, and names of Meta's own code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    Sam2Config,
+    Sam2HieraDetConfig,
+    Sam2ImageProcessor,
+    Sam2MaskDecoderConfig,
+    Sam2Model,
+    Sam2Processor,
+    Sam2PromptEncoderConfig,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+    Sam2VisionConfig,
+)
+
+from medreasoner.contract.answer import Box, Point
+from medreasoner.contract.errors import CheckpointError
+from medreasoner.expert import EXPERTS, load_expert
+from medreasoner.expert.sam2 import Sam2Expert, medsam2_config
+from medreasoner.picture import Picture
+
+PIXELS = np.random.default_rng(0).integers(0, 200, (70, 100, 3), np.uint8)
+BOX = Box(20, 10, 60.5, 55)
+POINTS = [Point(40, 50), Point(60.5, 55)]
+SIZE = {"height": 128, "width": 128}
+
+
+def small_parts() -> dict[str, Any]:
+    """SAM 2 of 0.3 million parameters for squares of 128 pixels."""
+    backbone = Sam2HieraDetConfig(
+        hidden_size=16,
+        embed_dim_per_stage=[16, 32, 64, 128],
+        num_attention_heads_per_stage=[1, 1, 2, 4],
+        blocks_per_stage=[1, 1, 2, 1],
+        global_attention_blocks=[3],
+        image_size=[128, 128],
+    )
+    return {
+        "vision_config": Sam2VisionConfig(
+            backbone_config=backbone,
+            backbone_channel_list=[128, 64, 32, 16],
+            fpn_hidden_size=32,
+            backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        ),
+        "prompt_encoder_config": Sam2PromptEncoderConfig(hidden_size=32, image_size=128),
+        "mask_decoder_config": Sam2MaskDecoderConfig(
+            hidden_size=32, mlp_dim=64, iou_head_hidden_dim=32, num_attention_heads=2
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam2Model:
+    torch.manual_seed(0)
+    return Sam2Model(Sam2Config(**small_parts())).eval()
+
+
+@pytest.fixture(scope="module")
+def processor() -> Sam2Processor:
+    return Sam2Processor(Sam2ImageProcessor(size=SIZE))
+
+
+@pytest.mark.parametrize(
+    ("box", "points"), [(BOX, []), (BOX, POINTS), (None, POINTS)], ids=["box", "box and points", "points"]
+)
+def test_mask_is_transformers_own(
+    model: Sam2Model, processor: Sam2Processor, box: Box | None, points: list[Point]
+) -> None:
+    prompts: dict[str, Any] = {"input_boxes": [[box.as_list()]]} if box else {}
+    if points:
+        prompts |= {"input_points": [[[[p.x, p.y] for p in points]]], "input_labels": [[[1] * len(points)]]}
+    inputs = processor(images=Image.fromarray(PIXELS), return_tensors="pt", **prompts)
+    with torch.inference_mode():
+        out = model(**inputs, multimask_output=box is None)
+    masks = processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][0]
+    best = int(out.iou_scores[0, 0].argmax())
+    assert len(masks) == (3 if box is None else 1)
+    assert 0 < masks[best].float().mean() < 1, "random weights drew a trivial mask"
+
+    expert = Sam2Expert("sam2", model, processor, "")
+    expert.set_picture(Picture(PIXELS))
+    found = expert.segment(box, points)
+    assert np.array_equal(found.mask, masks[best].numpy())
+    assert found.quality == pytest.approx(float(out.iou_scores[0, 0, best]), abs=1e-6)
+
+
+def test_the_published_folder_is_loaded_though_it_is_the_video_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processor: Sam2Processor
+) -> None:
+    folder = tmp_path / "sam2.1_hiera_tiny"
+    sizes = dict.fromkeys(
+        [
+            "memory_attention_hidden_size",
+            "memory_attention_feed_forward_hidden_size",
+            "memory_encoder_hidden_size",
+            "memory_fuser_embed_dim",
+            "memory_fuser_intermediate_dim",
+            "mask_downsampler_embed_dim",
+        ],
+        32,
+    )
+    video = Sam2VideoModel(
+        Sam2VideoConfig(**small_parts(), **sizes, memory_attention_rope_feat_sizes=[8, 8], image_size=128)
+    )
+    video.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    monkeypatch.setenv("MEDREASONER_MODELS", str(tmp_path))
+    expert = load_expert("sam2")
+    assert expert.takes == EXPERTS["sam2"].takes
+    expert.set_picture(Picture(PIXELS))
+    assert expert.segment(BOX).mask.shape == (70, 100)
+    assert len(expert.sha256) == 64
+
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="no whole SAM 2"):
+        load_expert("sam2")
+
+
+def spoil_nothing(folder: Path) -> None:
+    """Leave the folder as `save_pretrained` made it, but for the processor, which is missing."""
+
+
+def spoil_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def spoil_kind(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "sam", "vision_config": {"hidden_size": 8}}')
+
+
+def remove_all(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_nothing, spoil_config, spoil_kind, remove_all])
+def test_incomplete_folders_are_refused(tmp_path: Path, model: Sam2Model, spoil: Any) -> None:
+    model.save_pretrained(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(CheckpointError):
+        load_expert("sam2", tmp_path)
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path, model: Sam2Model, processor: Sam2Processor) -> None:
+    kept = {name: tensor for name, tensor in model.state_dict().items() if "upscale_conv1" not in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="lacks weights"):
+        load_expert("sam2", tmp_path)
+
+
+# transformers' names back to those of Meta's code, from the classes of facebookresearch/sam2: an answer key of its own.
+META = [
+    (r"vision_encoder\.backbone\.(.*)patch_embed\.projection", r"image_encoder.trunk.\1patch_embed.proj"),
+    (r"vision_encoder\.backbone\.", "image_encoder.trunk."),
+    (r"vision_encoder\.neck\.convs\.(\d)\.", r"image_encoder.neck.convs.\1.conv."),
+    (
+        r"(trunk\.blocks\.\d+|layers\.\d)\.mlp\.proj_(in|out)",
+        lambda m: f"{m[1]}.mlp.layers.{'01'[m[2] == 'out']}",
+    ),
+    (r"(_head|_mlps\.\d)\.layers\.0\.", r"\1.layers.1."),
+    (r"(_head|_mlps\.\d)\.proj_in\.", r"\1.layers.0."),
+    (r"(_head|_mlps\.\d)\.proj_out\.", r"\1.layers.2."),
+    (r"layer_norm", "norm"),
+    (
+        r"mask_embed\.(\w+)",
+        lambda m: f"mask_downscaling.{['conv1', 'norm1', '', 'conv2', 'norm2', '', 'conv3'].index(m[1])}",
+    ),
+    (r"upscale_(\w+)", lambda m: f"output_upscaling.{['conv1', 'norm', '', 'conv2'].index(m[1])}"),
+    (r"\.o_proj\.", ".out_proj."),
+    (r"shared_embedding\.positional_embedding", "pe_layer.positional_encoding_gaussian_matrix"),
+    (r"^prompt_encoder", "sam_prompt_encoder"),
+    (r"^mask_decoder", "sam_mask_decoder"),
+    (r"^no_memory_embedding", "no_mem_embed"),
+]
+# Seen in the published sam2.1_hiera_tiny.pt: one of each kind, and of the video memory.
+PUBLISHED = [
+    "image_encoder.neck.convs.0.conv.weight",
+    "image_encoder.trunk.blocks.1.proj.weight",
+    "image_encoder.trunk.blocks.11.mlp.layers.1.bias",
+    "image_encoder.trunk.blocks.3.attn.qkv.weight",
+    "image_encoder.trunk.blocks.3.norm2.weight",
+    "image_encoder.trunk.patch_embed.proj.weight",
+    "image_encoder.trunk.pos_embed",
+    "image_encoder.trunk.pos_embed_window",
+    "no_mem_embed",
+    "sam_mask_decoder.conv_s0.weight",
+    "sam_mask_decoder.iou_prediction_head.layers.2.weight",
+    "sam_mask_decoder.iou_token.weight",
+    "sam_mask_decoder.obj_score_token.weight",
+    "sam_mask_decoder.output_hypernetworks_mlps.3.layers.1.weight",
+    "sam_mask_decoder.output_upscaling.1.weight",
+    "sam_mask_decoder.output_upscaling.3.weight",
+    "sam_mask_decoder.pred_obj_score_head.layers.0.weight",
+    "sam_mask_decoder.transformer.final_attn_token_to_image.out_proj.weight",
+    "sam_mask_decoder.transformer.layers.1.cross_attn_image_to_token.k_proj.weight",
+    "sam_mask_decoder.transformer.layers.1.mlp.layers.0.weight",
+    "sam_mask_decoder.transformer.layers.1.norm4.bias",
+    "sam_mask_decoder.transformer.norm_final_attn.weight",
+    "sam_prompt_encoder.mask_downscaling.0.weight",
+    "sam_prompt_encoder.mask_downscaling.6.bias",
+    "sam_prompt_encoder.no_mask_embed.weight",
+    "sam_prompt_encoder.not_a_point_embed.weight",
+    "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    "sam_prompt_encoder.point_embeddings.3.weight",
+]
+VIDEO = [
+    "mask_downsample.weight",
+    "maskmem_tpos_enc",
+    "memory_attention.layers.0.self_attn.q_proj.weight",
+    "memory_encoder.fuser.layers.0.gamma",
+    "no_mem_pos_enc",
+    "no_obj_embed_spatial",
+    "no_obj_ptr",
+    "obj_ptr_proj.layers.0.weight",
+    "obj_ptr_tpos_proj.weight",
+]
+
+
+def metas_layout(model: Sam2Model) -> dict[str, torch.Tensor]:
+    """Write a model's weights as Meta's code saves them."""
+    out = {name: torch.zeros(1) for name in VIDEO}
+    for name, tensor in model.state_dict().items():
+        for pattern, old in META:
+            name = re.sub(pattern, old, name)
+        if name == "sam_prompt_encoder.point_embed.weight":
+            out |= {f"sam_prompt_encoder.point_embeddings.{i}.weight": row[None] for i, row in enumerate(tensor)}
+        elif not name.startswith("shared_image_embedding"):
+            out[name] = tensor
+    return out
+
+
+def test_medsam2_is_read_from_metas_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    model = Sam2Model(medsam2_config()).eval()
+    torch.nn.init.normal_(model.no_memory_embedding)  # zero by default, which would hide a wrong name
+    torch.nn.init.normal_(model.vision_encoder.backbone.pos_embed)
+    layout = metas_layout(model)
+    assert set(PUBLISHED) <= set(layout)
+    torch.save({"model": layout, "epoch": 1}, tmp_path / "MedSAM2_latest.pt")
+    monkeypatch.setenv("MEDREASONER_MODELS", str(tmp_path))
+    expert = load_expert("medsam2")
+    assert expert.takes == EXPERTS["medsam2"].takes == {"box"}
+
+    processor = Sam2Processor(Sam2ImageProcessor(size={"height": 512, "width": 512}))
+    inputs = processor(images=Image.fromarray(PIXELS), input_boxes=[[BOX.as_list()]], return_tensors="pt")
+    with torch.inference_mode():
+        out = model(**inputs, multimask_output=False)
+    expected = processor.post_process_masks(out.pred_masks, inputs["original_sizes"])[0][0, 0]
+    expert.set_picture(Picture(PIXELS))
+    found = expert.segment(BOX)
+    assert np.array_equal(found.mask, expected.numpy())
+    assert found.quality == pytest.approx(float(out.iou_scores), abs=1e-6)
+
+
+@pytest.mark.parametrize("lost", ["sam_prompt_encoder.point_embeddings.2.weight", "sam_mask_decoder.iou_token.weight"])
+def test_medsam2_without_one_of_its_weights_is_refused(tmp_path: Path, lost: str) -> None:
+    layout = metas_layout(Sam2Model(medsam2_config()))
+    del layout[lost]
+    torch.save({"model": layout}, tmp_path / "MedSAM2_latest.pt")
+    with pytest.raises(CheckpointError):
+        load_expert("medsam2", tmp_path / "MedSAM2_latest.pt")
