@@ -48,7 +48,9 @@ def ask(
         draw_overlay(picture, grounding.mask, box, points).save(written.overlay)
         written.result.write_text(pipeline.result(grounding, picture).to_json() + "\n", encoding="utf-8")
     except OSError as error:
-        raise ImageError(f"{out} cannot be written: {error.strerror or error}", "choose another folder with --out") from error
+        raise ImageError(
+            f"{out} cannot be written: {error.strerror or error}", "choose another folder with --out"
+        ) from error
     write_mask(grounding.mask, picture, image, written.mask)
     return grounding, written
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -16,11 +17,14 @@ from medreasoner.console import errors_for_people, out
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.wire import AXES, checked_question
 
+if TYPE_CHECKING:
+    from medreasoner.pipeline import GroundingPipeline
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 ReasonerOption = Annotated[str, typer.Option("--reasoner", help="embedded, server, a folder, or a folder's path")]
 ExpertOption = Annotated[str, typer.Option("--expert", help="see: medreasoner models")]
-DeviceOption = Annotated[Optional[str], typer.Option("--device", help="cpu or cuda; default: a GPU where there is one")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: a GPU where there is one")]
 OutOption = Annotated[Path, typer.Option("--out", help="folder for the files")]
 
 
@@ -32,10 +36,10 @@ def about() -> None:
 @app.command("ask")
 def ask_command(
     image: Annotated[Path, typer.Argument(help="DICOM file or series folder, NIfTI, NRRD, PNG, JPEG")],
-    question: Annotated[Optional[str], typer.Argument(help="left out: ask many, one a line")] = None,
-    slice_index: Annotated[Optional[int], typer.Option("--slice", help="from 0; default: the middle one")] = None,
-    axis: Annotated[Optional[str], typer.Option("--axis", help=", ".join(AXES))] = None,
-    window: Annotated[Optional[tuple[float, float]], typer.Option("--window", help="centre and width")] = None,
+    question: Annotated[str | None, typer.Argument(help="left out: ask many, one a line")] = None,
+    slice_index: Annotated[int | None, typer.Option("--slice", help="from 0; default: the middle one")] = None,
+    axis: Annotated[str | None, typer.Option("--axis", help=", ".join(AXES))] = None,
+    window: Annotated[tuple[float, float] | None, typer.Option("--window", help="centre and width")] = None,
     reasoner: ReasonerOption = "embedded",
     expert: ExpertOption = "litemedsam",
     device: DeviceOption = None,
@@ -51,7 +55,9 @@ def ask_command(
         raise MedReasonerError(f"unknown axis {axis!r}", f"use one of {', '.join(AXES)}")
     stored = open_image(image)
     picture = stored.picture(axis, slice_index, window)
-    out.print(f"[dim]{escape(image.name)}: {picture.axis} slice {picture.slice_index}, {picture.width} x {picture.height}[/]")
+    out.print(
+        f"[dim]{escape(image.name)}: {picture.axis} slice {picture.slice_index}, {picture.width} x {picture.height}[/]"
+    )
     pipeline = _pipeline(reasoner, expert, device)
     for asked in [question] if question is not None else _typed_questions():
         with out.status("thinking ..."):
@@ -69,7 +75,8 @@ def ask_command(
         if grounding.absent:
             out.print("[yellow]not present in this image[/]", end=" ")
         out.print(f"confidence {grounding.confidence:.2f}, {grounding.timings['total']:.1f} s")
-        out.print(f"[dim]overlay {escape(str(written.overlay))}\nmask    {escape(str(written.mask))}\nresult  {escape(str(written.result))}[/]")
+        for label, path in (("overlay", written.overlay), ("mask", written.mask), ("result", written.result)):
+            out.print(f"[dim]{label:8}{escape(str(path))}[/]")
 
 
 @app.command("evaluate")
@@ -80,9 +87,10 @@ def evaluate_command(
     expert: ExpertOption = "litemedsam",
     device: DeviceOption = None,
     folder: OutOption = Path("medreasoner-evaluation"),
-    limit: Annotated[Optional[int], typer.Option(help="only this many cases, evenly spread")] = None,
+    limit: Annotated[int | None, typer.Option(help="only this many cases, evenly spread")] = None,
     overlays: Annotated[int, typer.Option(help="how many overlays the page shows, worst first")] = 120,
     oracle: Annotated[bool, typer.Option(help="also the expert's mask for the true box")] = True,
+    modality: Annotated[bool, typer.Option(help="pictures carry their modality, as DICOM files do")] = True,
 ) -> None:
     """Measure a reasoner and an expert; writes evaluation.json, cases.csv and index.html."""
     from medreasoner.evaluation.cases import cases_of, read_samples
@@ -106,7 +114,7 @@ def evaluate_command(
             keep.add(*one)  # type: ignore[arg-type]
             bar.advance(task)
 
-        outcomes = evaluate(pipeline, samples, cases, data, done, oracle)
+        outcomes = evaluate(pipeline, samples, cases, data, done, oracle, modality)
     about = {
         "reasoner": pipeline.reasoner.name,
         "reasoner_sha256": pipeline.reasoner.sha256,
@@ -145,7 +153,7 @@ def _short(path: Path) -> str:
     return escape(str(Path(*path.parts[-3:])))
 
 
-def _pipeline(reasoner: str, expert: str, device: str | None):  # type: ignore[no-untyped-def]
+def _pipeline(reasoner: str, expert: str, device: str | None) -> GroundingPipeline:
     from medreasoner.expert import load_expert
     from medreasoner.pipeline import GroundingPipeline
     from medreasoner.reasoner.catalogue import open_reasoner
@@ -154,7 +162,7 @@ def _pipeline(reasoner: str, expert: str, device: str | None):  # type: ignore[n
         return GroundingPipeline(open_reasoner(reasoner, device), load_expert(expert))
 
 
-def _typed_questions():  # type: ignore[no-untyped-def]
+def _typed_questions() -> Iterator[str]:
     out.print("[dim]one question a line; an empty line ends[/]")
     while True:
         try:
@@ -166,7 +174,7 @@ def _typed_questions():  # type: ignore[no-untyped-def]
         yield line
 
 
-def _print_report(report: dict) -> None:  # type: ignore[type-arg]
+def _print_report(report: dict[str, Any]) -> None:
     total = Table("figure", "mean", "95 % interval", title=f"{report['summary']['present']} present targets")
     for name, value in report["summary"].items():
         if isinstance(value, dict):

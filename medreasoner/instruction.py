@@ -18,7 +18,7 @@ def _template(name: str) -> str:
         raise CheckpointError(
             f"unknown instruction {name!r}", f"name one of {', '.join(NAMES)} in the checkpoint's card"
         )
-    return files("medreasoner").joinpath("instructions", f"{name}.txt").read_text(encoding="utf-8").strip()
+    return (files("medreasoner") / "instructions" / f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
 def instruction(question: str, name: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures:
         last = torch.tensor([len(row) - 1 for row in rows])
         logits = model.lm_head(states[torch.arange(len(rows)), last])
         found += (logits[:, words[1]] - logits[:, words[0]]).tolist()
+        print(f"{len(found)} of {len(cases)}", file=sys.stderr, flush=True)
     return found
 
 
@@ -75,21 +77,23 @@ def main() -> None:
     parser.add_argument("--packed", type=Path, required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--most-false", type=float, default=0.015, help="share of present targets called absent")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th case only")
     parser.add_argument("--write", action="store_true", help="write the margin into the card")
     args = parser.parse_args()
+    card = ReasonerCard.of(args.folder)  # before the long work: a card that cannot be read stops it here
     samples = read_samples(args.data)
     pictures, rows = load_pictures(args.packed)
     for sample in samples:
         sample["picture_row"] = rows[sample["image"]]
     tokenizer = AutoTokenizer.from_pretrained(args.folder)
     feed = Feed(samples, training_entries(args.data), [], tokenizer, SftConfig())
-    cases = cases_of(samples, args.data, args.split)
+    cases = cases_of(samples, args.data, args.split)[:: args.every]
     found = margins(load_model(args.folder, torch.device("cpu")).eval(), tokenizer, feed, cases, pictures)
     present = [m for m, c in zip(found, cases, strict=True) if not c.absent]
     absent = [m for m, c in zip(found, cases, strict=True) if c.absent]
-    card = ReasonerCard.of(args.folder)
     margin, false, recall = choose_margin(present, absent, args.most_false)
     at_card = [float(np.mean([m > card.absent_margin for m in group])) for group in (present, absent)]
+    print(json.dumps({"present": sorted(present), "absent": sorted(absent)}), file=sys.stderr)
     row = {"split": args.split, "margin": round(margin, 3), "false_absent": false, "recall": recall}
     print(json.dumps({**row, "card_margin": card.absent_margin, "false_and_recall_at_card": at_card}))
     if args.write:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medreasoner.evaluation.kinds import BODY_PART
+from medreasoner.evaluation.kinds import BODY_PART, KINDS_BY_MODALITY
 from medreasoner.evaluation.questions import Entry
 from medreasoner.instruction import instruction_hash
 from medreasoner.reasoner.card import ReasonerCard
 from rl_training.questions import training_entries
-from rl_training.reasoning import COLUMNS, ROWS, SIZES, absent, present
+from rl_training.reasoning import COLUMNS, ROWS, SIZES, absent, article, present
 
 
 def phrases(entries: dict[str, Entry]) -> list[str]:
@@ -28,6 +28,11 @@ def phrases(entries: dict[str, Entry]) -> list[str]:
     return rows
 
 
+def opening_sentences() -> dict[str, list[str]]:
+    """Return for each DICOM modality the first sentences the reasoner was taught for its kinds of image."""
+    return {code: [f"This is {article(kind)} {kind}." for kind in kinds] for code, kinds in KINDS_BY_MODALITY.items()}
+
+
 def embedded_card(entries: dict[str, Entry], canvas: int, absent_margin: float = 0.0) -> ReasonerCard:
     """Describe the embedded default reasoner."""
     return ReasonerCard(
@@ -40,6 +45,7 @@ def embedded_card(entries: dict[str, Entry], canvas: int, absent_margin: float =
         quantised="int8-rows",
         max_reasoning=110,
         verdict=[" points", " asks"],
+        kinds=opening_sentences(),
         absent_margin=absent_margin,
         phrases=phrases(entries),
         trained_with=instruction_hash("direct"),

@@ -1,6 +1,6 @@
 """Quick evaluation of a reasoner on a split: guided greedy answers in batches, box IoU against truth and prior.
 
-The full evaluation, with the expert's masks, is `medreasoner evaluate`; this one tells in seconds whether training pays.
+The full evaluation, with the expert's masks, is `medreasoner evaluate`; this one tells quickly whether training pays.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def evaluate_split(
     model.eval()
     config = SftConfig(canvas=canvas)
     feed = Feed(samples, training_entries(data), [], tokenizer, config)
-    boxes = {}
+    boxes: dict[int, list[float]] = {}
     used = [i for i, s in enumerate(samples) if s["split"] in ("train", split)]
     for i in range(0, len(used), 256):
         found = boxes_and_points(masks[used[i : i + 256]] > 0)[0].tolist()

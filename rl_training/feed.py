@@ -173,8 +173,8 @@ class Feed:
     ) -> tuple[list[int], list[float], list[int], list[int]]:
         if not there:
             text = f'<think>{absent(kind, missing)}</think><answer>{{"absent": true}}</answer><|im_end|>'
-            ids = self._ids(text)
-            return ids, [1.0] * len(ids), [], []
+            tokens = self._ids(text)
+            return tokens, [1.0] * len(tokens), [], []
         entry = self.entries[name]
         pieces = _pieces(kind, name, entry.appearance)
         ids: list[int] = []
@@ -235,10 +235,9 @@ def _pieces(kind: str, name: str, appearance: str) -> list[tuple[str, float]]:
 
 def cannot_tell(kind: str, may_show: set[str]) -> bool:
     """Say whether a structure could after all be on this kind of image (see questions/absent.txt headings)."""
-    return (
-        kind in may_show
-        or (kind.endswith(("image", "MRI"))
-        and kind not in ("dermoscopy image", "cardiac MRI", "lumbar spine MRI", "hippocampus MRI", "brain MRI"))
+    return kind in may_show or (
+        kind.endswith(("image", "MRI"))
+        and kind not in ("dermoscopy image", "cardiac MRI", "lumbar spine MRI", "hippocampus MRI", "brain MRI")
     )
 
 

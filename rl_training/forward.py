@@ -60,7 +60,8 @@ def _vision_block(block: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Ten
 
 def _text_layer(layer: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     out = layer(x, attention_mask=None, position_embeddings=(cos, sin))
-    return out[0] if isinstance(out, tuple) else out  # a tuple in older releases of transformers
+    hidden: torch.Tensor = out[0] if isinstance(out, tuple) else out  # a tuple in older releases of transformers
+    return hidden
 
 
 def vision_tokens(visual: Any, patches: torch.Tensor, compiled: bool = False) -> torch.Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def load_pictures(packed: Path) -> tuple[NDArray[np.uint8], dict[str, int]]:
     """Return (pictures, canvas, canvas, 3) uint8 and the row of each image name."""
     stored = np.load(packed / "pictures.npz")
     stream, ends = stored["bytes"].tobytes(), [0, *stored["ends"].tolist()]
-    pictures = [np.asarray(Image.open(io.BytesIO(stream[a:b]))) for a, b in zip(ends, ends[1:], strict=False)]
+    pictures = [np.asarray(Image.open(io.BytesIO(stream[a:b]))) for a, b in itertools.pairwise(ends)]
     return np.stack(pictures), {str(name): row for row, name in enumerate(stored["names"])}
 
 

@@ -36,10 +36,10 @@ TAIL = 7  # tokens between the last image token and the answer
 CELL = 4  # canvas pixels to one mask head cell
 
 
-def load_model(folder: Path, device: torch.device) -> Qwen2_5_VLForConditionalGeneration:
+def load_model(folder: Path, device: torch.device) -> Any:
     """Load a folder of quantised weights; a folder without a vision tower gets a freshly drawn one."""
     torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
+    model: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
     state = load_quantised(folder)
     missing, unexpected = model.load_state_dict(state, strict=False)
     wrong = [k for k in missing if "visual" not in k and k != "lm_head.weight"] + list(unexpected)
@@ -52,7 +52,9 @@ def load_model(folder: Path, device: torch.device) -> Qwen2_5_VLForConditionalGe
 class Learner(nn.Module):
     """The model with its training-only mask heads, and the losses of one batch."""
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, tokenizer: Any, config: SftConfig) -> None:
+    number_ids: torch.Tensor
+
+    def __init__(self, model: Any, tokenizer: Any, config: SftConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
         self.compiled = False
@@ -151,14 +153,15 @@ class Run:
     def __init__(self, learner: Learner, config: SftConfig, device: torch.device) -> None:
         self.learner, self.config, self.device = learner, config, device
         self.step, self.elapsed = 0, 0.0
-        vision, text = [], []
+        vision: list[nn.Parameter] = []
+        text: list[nn.Parameter] = []
         for name, parameter in learner.named_parameters():
             (vision if "visual" in name or "mask_heads" in name else text).append(parameter)
         groups = [{"params": text, "peak": config.text_rate}, {"params": vision, "peak": config.vision_rate}]
         self.optimizer = torch.optim.AdamW(
             groups, lr=1.0, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=device.type == "cuda"
         )
-        self.live = [p for p in learner.parameters()]
+        self.live: list[torch.Tensor] = list(learner.parameters())
         self.average = [p.detach().clone() for p in self.live]
         self.generator = torch.Generator(device=device).manual_seed(config.seed)
         learner.compiled = device.type == "cuda"
@@ -185,7 +188,7 @@ class Run:
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.live, 1 - decay)
-        return parts
+        return torch.as_tensor(parts)
 
     def save(self, path: Path) -> None:
         """Write the whole state to a temporary file and rename it."""

@@ -66,7 +66,7 @@ def cut_tokenizer(source: Any, canvas: int = CANVAS) -> PreTrainedTokenizerFast:
 def shell_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """Describe the model: SmolLM2's text sizes, a 12-layer vision tower of width 384 with full attention."""
     vocabulary = len(tokenizer) + (-len(tokenizer)) % 64
-    start, end, image, video = (tokenizer.convert_tokens_to_ids(t) for t in IMAGE_TOKENS)
+    start, end, image, video = (int(tokenizer.vocab[t]) for t in IMAGE_TOKENS)
     return Qwen2_5_VLConfig(
         text_config={
             "hidden_size": 576,
@@ -140,7 +140,7 @@ def _with_new_rows(embedding: torch.Tensor, tokenizer: PreTrainedTokenizerFast, 
     new = embedding.mean(0) + 0.02 * torch.randn(rows, embedding.shape[1], generator=generator)
     waves = torch.randn(16, embedding.shape[1], generator=generator) * 0.03
     for n in range(CANVAS + 1):
-        token = tokenizer.convert_tokens_to_ids(str(n))
+        token = int(tokenizer.vocab[str(n)])
         if token < VOCABULARY:
             continue
         digits = torch.stack([embedding[tokenizer.convert_tokens_to_ids(d)] for d in str(n)]).mean(0)

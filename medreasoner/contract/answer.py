@@ -1,7 +1,8 @@
 """The answer: what the reasoner writes, what every other part reads.
 
-``<think>reasoning</think><answer>{"bbox": [x_min, y_min, x_max, y_max], "points_1": [x, y], "points_2": [x, y]}</answer>``
-or, where a checkpoint's card allows it, ``<think>reasoning</think><answer>{"absent": true}</answer>``.
+``<think>reasoning</think><answer>{"bbox": [x_min, y_min, x_max, y_max], "points_1": [x, y],
+"points_2": [x, y]}</answer>`` or, where a checkpoint's card allows it,
+``<think>reasoning</think><answer>{"absent": true}</answer>``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Optional
 
 from medreasoner.contract.errors import MedReasonerError, QuestionError
@@ -50,9 +50,14 @@ class GroundingRequest:
         checked_question(request.question if isinstance(request.question, str) else "")
         if request.axis not in AXES:
             raise MedReasonerError(f"unknown axis {request.axis!r}", f"use one of {', '.join(AXES)}")
+        index = request.slice_index
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool) or index < 0):
+            raise MedReasonerError(
+                f"slice_index {str(index)[:40]!r} is not a slice", "count slices from 0, or leave it out"
+            )
         if request.window is None:
             return request
-        return cls(**{**values, "window": tuple(request.window)})
+        return cls(**{**values, "window": _checked_window(request.window)})
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -102,8 +107,8 @@ class GroundingResult:
 def _object(text: str, kind: type) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise MedReasonerError(f"not JSON: {error}", "send one JSON object") from error
+    except (ValueError, RecursionError) as error:  # JSON may nest 100,000 brackets
+        raise MedReasonerError(f"not JSON: {str(error)[:200]}", "send one JSON object") from error
     known = {f.name for f in fields(kind)}
     if not isinstance(values, dict) or not values.keys() <= known:
         raise MedReasonerError(
@@ -114,4 +119,20 @@ def _object(text: str, kind: type) -> dict[str, Any]:
             f"schema version {values['schema_version']} is not {SCHEMA_VERSION}",
             "update the older of client and server",
         )
+    missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values]
+    if missing:
+        raise MedReasonerError(
+            f"a {kind.__name__} without {', '.join(missing)}", "send every field that has no default"
+        )
     return values
+
+
+def _checked_window(window: Any) -> tuple[float, float]:
+    """Return centre and width as a tuple; whether the width fits the image is for the image to say."""
+    numbers = window if isinstance(window, (list, tuple)) else []
+    ok = len(numbers) == 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
+    if not ok or not all(-1e9 < v < 1e9 for v in numbers):  # false for NaN too
+        raise MedReasonerError(
+            f"the window {str(window)[:80]} is not two numbers", "send [centre, width], or leave it out"
+        )
+    return numbers[0], numbers[1]

@@ -72,6 +72,32 @@ BODY_PART = {
     "fetal ultrasound": "fetus",
     "neck ultrasound": "neck",
 }
+KINDS_BY_MODALITY = {  # DICOM modality codes (PS3.3 C.7.3.1.1.1)
+    "CT": ("abdominal CT", "head CT"),
+    "MR": ("cardiac MRI", "hippocampus MRI", "brain MRI", "lumbar spine MRI"),
+    "CR": ("chest X-ray", "knee X-ray"),
+    "DX": ("chest X-ray", "knee X-ray"),
+    "PX": ("panoramic dental X-ray",),
+    "MG": ("mammogram",),
+    "US": ("breast ultrasound", "fetal ultrasound", "neck ultrasound"),
+    "ES": ("colonoscopy",),
+    "OP": ("fundus photograph",),
+    "OPT": ("retinal OCT", "OCT angiogram"),
+    "DMS": ("dermoscopy image",),
+    "SM": ("blood smear", "histology slide"),
+}
+_CODES = {  # umrg-mini's words for a modality; an X-ray may be a dental one
+    "CT": "CT",
+    "MRI": "MR",
+    "X-ray": "DX",
+    "mammography": "MG",
+    "ultrasound": "US",
+    "endoscopy": "ES",
+    "fundus": "OP",
+    "OCT": "OPT",
+    "dermoscopy": "DMS",
+    "pathology": "SM",
+}
 ABSENT_KINDS = {  # the kinds that umrg-mini's absent questions name
     "X-ray chest": ("chest X-ray",),
     "CT abdomen": ("abdominal CT",),
@@ -110,6 +136,11 @@ _HEADING_KINDS = {  # the words of questions/absent.txt headings
 def kind_of(sample: dict[str, Any]) -> str:
     """Name the kind of image of an umrg-mini sample, such as "chest X-ray"."""
     return _BY_SOURCE.get(sample["source"]) or _BY_MODALITY.get(sample["modality"], f"{sample['modality']} image")
+
+
+def dicom_modality(sample: dict[str, Any]) -> str:
+    """Return the DICOM modality code that a file of this umrg-mini sample would carry."""
+    return "PX" if kind_of(sample) == "panoramic dental X-ray" else _CODES.get(sample["modality"], "")
 
 
 def cannot_show(kind: str, target_kinds: set[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 from medreasoner.contract.answer import AbsentAnswer, Box, GroundingAnswer, Point
 from medreasoner.contract.errors import AnswerError
 from medreasoner.evaluation.cases import Case, Sample
-from medreasoner.evaluation.kinds import kind_of
+from medreasoner.evaluation.kinds import dicom_modality, kind_of
 from medreasoner.evaluation.naming import names
 from medreasoner.geometry import box_iou
 from medreasoner.imaging import open_image
@@ -74,6 +74,7 @@ def evaluate(
     data: Path,
     done: Callable[[Outcome, Picture, NDArray[np.bool_]], None],
     oracle: bool = True,
+    modality: bool = True,
 ) -> list[Outcome]:
     """Ask all cases, picture by picture so that caches pay.
 
@@ -84,6 +85,7 @@ def evaluate(
         data: the collection's folder.
         done: called after each case with its outcome, picture and mask (progress, overlays).
         oracle: also ask the expert for the true box's mask.
+        modality: let the picture carry its DICOM modality code, as a DICOM file would.
 
     Returns:
         one outcome a case, in the order asked.
@@ -92,7 +94,8 @@ def evaluate(
     outcomes = []
     for case in sorted(cases, key=lambda c: samples[c.row]["image"]):
         sample = samples[case.row]
-        picture = open_image(data / sample["image"]).picture()
+        code = dicom_modality(sample) if modality else ""
+        picture = replace(open_image(data / sample["image"]).picture(), modality=code)
         outcome, mask = _ask(pipeline, case, sample, picture, data, prior, oracle)
         outcomes.append(outcome)
         done(outcome, picture, mask)
@@ -165,5 +168,7 @@ def prior_boxes(samples: list[Sample]) -> dict[str, Box]:
     for sample in samples:
         if sample["split"] == "train" and not sample["dispersed"]:
             fit = Letterbox.of(sample["width"], sample["height"], _PRIOR_CANVAS)
-            found[sample["question_key"] or sample["category"]].append(fit.box_to_canvas(Box(*sample["bbox"])).as_list())
+            found[sample["question_key"] or sample["category"]].append(
+                fit.box_to_canvas(Box(*sample["bbox"])).as_list()
+            )
     return {name: Box(*np.median(np.array(boxes), axis=0).tolist()) for name, boxes in found.items()}

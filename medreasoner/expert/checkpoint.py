@@ -22,12 +22,19 @@ def models_folder() -> Path:
 
 
 def sha256_of(paths: Sequence[Path]) -> str:
-    """Hash the bytes of files, one after the other."""
+    """Hash the bytes of files, one after the other.
+
+    Raises:
+        CheckpointError: one of them cannot be read.
+    """
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as stream:
-            for chunk in iter(lambda: stream.read(1 << 22), b""):
-                digest.update(chunk)
+        try:
+            with path.open("rb") as stream:
+                while chunk := stream.read(1 << 22):
+                    digest.update(chunk)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}", "give the checkpoint's file") from error
     return digest.hexdigest()
 
 
@@ -45,7 +52,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged or is no torch checkpoint", "fetch the file again") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(f"{path} is a torch file without weights", "fetch the file again")
     return state
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from medreasoner.contract.answer import Box, Point
 from medreasoner.contract.errors import CheckpointError
+from medreasoner.expert.box_decoder import decode_box
 from medreasoner.expert.checkpoint import load_strictly, read_weights, sha256_of
 from medreasoner.expert.picture_expert import PictureExpert
 from medreasoner.expert.protocol import BOX
@@ -63,7 +64,7 @@ class LiteMedSam(PictureExpert[Look]):
             )
         super().__init__("litemedsam", sha256, BOX, pictures_kept)
         self._network = _Network().eval()
-        load_strictly(self._network, _in_our_layout(read_weights(path)), path)
+        load_strictly(self._network, _in_our_layout(read_weights(path), path), path)
 
     @torch.inference_mode()
     def _embed(self, pixels: NDArray[np.uint8]) -> Look:
@@ -86,18 +87,10 @@ class LiteMedSam(PictureExpert[Look]):
     ) -> tuple[NDArray[np.bool_], float]:
         assert box is not None  # `segment` saw to it
         (height, width), (rows, columns) = embedding.size, embedding.inner
-        corners = torch.tensor([box.as_list()]) * torch.tensor([columns / width, rows / height] * 2)
-        sparse, dense = self._network.prompt_encoder(points=None, boxes=corners, masks=None)
-        logits, quality = self._network.mask_decoder(
-            image_embeddings=embedding.features,
-            image_pe=self._network.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-        )
+        logits, quality = decode_box(self._network, embedding.features, box, (columns / width, rows / height))
         inner = logits[..., :rows, :columns]
         full = F.interpolate(inner, (height, width), mode="bilinear", align_corners=False)
-        return (full[0, 0] > 0).numpy(), float(quality)
+        return (full[0, 0] > 0).numpy(), quality
 
 
 class _Network(nn.Module):
@@ -112,9 +105,12 @@ class _Network(nn.Module):
         )
 
 
-def _in_our_layout(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _in_our_layout(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Fold the image encoder's normalisations; leave the prompt encoder and the mask decoder as they are."""
     prefix = "image_encoder."
     encoder = {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
     others = {name: tensor for name, tensor in weights.items() if not name.startswith(prefix)}
-    return {f"{prefix}{name}": tensor for name, tensor in folded(encoder).items()} | others
+    try:
+        return {f"{prefix}{name}": tensor for name, tensor in folded(encoder).items()} | others
+    except KeyError as error:
+        raise CheckpointError(f"{path} lacks the weight {error}", "give a whole LiteMedSAM checkpoint") from error

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medreasoner.contract.answer import Box, Point
+from medreasoner.expert.box_decoder import decode_box
 from medreasoner.expert.picture_expert import PictureExpert
 from medreasoner.expert.protocol import BOX
 
@@ -55,18 +56,10 @@ class MedSamExpert(PictureExpert[Look]):
     ) -> tuple[NDArray[np.bool_], float]:
         assert box is not None  # `segment` saw to it
         height, width = embedding.size
-        corners = np.array([box.as_list()]) / [width, height, width, height] * self._side
-        boxes = torch.from_numpy(corners).float().to(self._model.device)
-        sparse, dense = self._model.prompt_encoder(points=None, boxes=boxes, masks=None)
-        logits, quality = self._model.mask_decoder(
-            image_embeddings=embedding.features,
-            image_pe=self._model.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-        )
+        scale = self._side / width, self._side / height
+        logits, quality = decode_box(self._model, embedding.features, box, scale)
         likely = F.interpolate(torch.sigmoid(logits), (height, width), mode="bilinear", align_corners=False)
-        return (likely[0, 0] > 0.5).cpu().numpy(), float(quality)
+        return (likely[0, 0] > 0.5).cpu().numpy(), quality
 
 
 def stretched(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

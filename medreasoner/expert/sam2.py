@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
@@ -31,6 +32,9 @@ from medreasoner.expert.checkpoint import load_strictly, read_weights, sha256_of
 from medreasoner.expert.picture_expert import PictureExpert
 from medreasoner.expert.protocol import BOX, BOX_AND_POINTS
 from medreasoner.expert.sam2_names import for_transformers
+
+# What transformers lets through when a folder's files are missing, cut short, or another model's.
+_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, StrictDataclassError)
 
 _Look = tuple[list[Tensor], tuple[int, int]]  # feature maps, finest first; the picture's height and width
 
@@ -83,7 +87,7 @@ def read_sam2(folder: Path) -> Sam2Expert:
     try:
         loaded: Any = Sam2Model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
         processor = Sam2Processor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(
             f"{folder} holds no whole SAM 2 checkpoint", "fetch config, processor and safetensors files again"
         ) from error

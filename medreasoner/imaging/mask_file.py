@@ -80,7 +80,7 @@ def _is_orthogonal(affine: Matrix) -> bool:
 
 
 def _write_nrrd(volume: NDArray[np.uint8], image: StoredImage, path: Path) -> None:
-    import nrrd  # type: ignore[import-untyped]
+    import nrrd
 
     header: dict[str, object] = {"encoding": "gzip", "kinds": ["domain"] * 3}
     if image.index_to_lps is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import nrrd  # type: ignore[import-untyped]
+import nrrd
 import numpy as np
 from numpy.typing import NDArray
 

@@ -56,7 +56,7 @@ def sample(values: NDArray[Any], to_index: Matrix, width: int, height: int) -> t
         (height, width) float32 or (height, width, 3) uint8 values, and (height, width) bool: inside the volume,
         whose voxels reach half a step beyond the outer centres.
     """
-    from scipy.ndimage import map_coordinates  # type: ignore[import-untyped]
+    from scipy.ndimage import map_coordinates
 
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     index = np.tensordot(to_index, np.stack([x, y, np.ones_like(x)]), axes=1)

@@ -19,18 +19,21 @@ class Decoder:
         self._cache = DynamicCache(config=model.config.text_config)
         self._next_position = 0
 
-    def run(self, ids: torch.Tensor, image: torch.Tensor, grid: torch.Tensor) -> tuple[list[int], float]:
+    def run(
+        self, ids: torch.Tensor, image: torch.Tensor, grid: torch.Tensor, openings: tuple[tuple[int, ...], ...] = ()
+    ) -> tuple[list[int], float]:
         """Write one answer.
 
         Args:
             ids: (1, length) prompt with the image tokens inside and the answer's opening at its end.
             image: (image tokens, width) embeddings.
             grid: (1, 3) patches of the image in time, height and width.
+            openings: sentences of which the reasoning must start with one; empty for a free start.
 
         Returns:
             tokens of the answer with its opening, and the mean log-likelihood of the choices after the reasoning.
         """
-        answer = GuidedAnswer(self._grammar)
+        answer = GuidedAnswer(self._grammar, openings)
         logits = self._prefill(ids, image, grid)[-1]
         while True:
             new = answer.advance(logits)

@@ -6,6 +6,7 @@ run of them; only the numbers, and whether the target is absent, are the model's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ class AnswerGrammar:
         may_abstain: whether ``{"absent": true}`` is allowed.
         verdict, absent_margin: see `ReasonerCard`, the two words as tokens.
         max_reasoning: reasoning tokens after which ``</think>`` is forced.
+        heads, tails: tokens that may stand for the first and last of `end_of_reasoning`, since vocabularies merge marks
+            across it: Qwen writes "here.</think><answer>" as here, .</, think, ><, answer, >.
     """
 
     canvas: int
@@ -50,6 +53,8 @@ class AnswerGrammar:
     banned: tuple[int, ...]
     verdict: tuple[int, int] | None = None
     absent_margin: float = 0.0
+    heads: frozenset[int] = frozenset()
+    tails: frozenset[int] = frozenset()
 
     @classmethod
     def for_tokenizer(cls, tokenizer: Any, card: ReasonerCard) -> AnswerGrammar:
@@ -62,6 +67,9 @@ class AnswerGrammar:
         singles = [ids(str(n)) for n in range(canvas + 1)]
         one_each = all(len(single) == 1 for single in singles)
         whole_tags = {ids(tag)[0] for tag in _TAGS if len(ids(tag)) == 1}
+        ending = ids(END_OF_REASONING)
+        head, tail = tokenizer.convert_ids_to_tokens([ending[0], ending[-1]])
+        vocabulary = tokenizer.get_vocab().items()
         return cls(
             canvas=canvas,
             numbers=tuple(single[0] for single in singles) if one_each else None,
@@ -69,7 +77,7 @@ class AnswerGrammar:
             may_abstain=card.may_abstain,
             max_reasoning=card.max_reasoning,
             opening=ids("<think>"),
-            end_of_reasoning=ids(END_OF_REASONING),
+            end_of_reasoning=ending,
             stop=tokenizer.convert_tokens_to_ids("<|im_end|>"),
             open_answer=ids(_OPEN),
             box=ids(_BOX),
@@ -78,14 +86,25 @@ class AnswerGrammar:
             banned=tuple(sorted({*tokenizer.all_special_ids, *whole_tags})),
             verdict=(ids(card.verdict[0])[0], ids(card.verdict[1])[0]) if card.verdict else None,
             absent_margin=card.absent_margin,
+            heads=frozenset(token for text, token in vocabulary if text.endswith(head)),
+            tails=frozenset(token for text, token in vocabulary if text.startswith(tail)),
         )
+
+    def closes(self, tokens: Sequence[int]) -> bool:
+        """Say whether the tokens end the reasoning, however the vocabulary merges the marks around its end."""
+        ending = self.end_of_reasoning
+        last = tuple(tokens[-len(ending) :])
+        if len(ending) == 1 or len(last) < len(ending):
+            return last == ending
+        return last[0] in self.heads and last[1:-1] == ending[1:-1] and last[-1] in self.tails
 
 
 @dataclass
 class GuidedAnswer:
-    """One answer in the making. Read `grammar.opening` with the prompt; after each pass append what `advance` returns."""
+    """One answer in the making: read `grammar.opening` with the prompt, then what each `advance` returns."""
 
     grammar: AnswerGrammar
+    openings: tuple[tuple[int, ...], ...] = ()  # sentences, of which the reasoning must start with one; none: any start
     tokens: list[int] = field(init=False)
     numbers: list[int] = field(default_factory=list)
     done: bool = False
@@ -123,8 +142,15 @@ class GuidedAnswer:
 
     def likeliest(self, logits: torch.Tensor) -> int:
         """Return the most likely token that the reasoning may hold."""
+        if starts := self._possible_starts():
+            return max(starts, key=lambda token: float(logits[token]))
         banned = torch.tensor(self.grammar.banned, device=logits.device)
         return self._settled(int(logits.index_fill(0, banned, -float("inf")).argmax()), logits)
+
+    def _possible_starts(self) -> set[int]:
+        """Return the tokens that go on with one of `openings`; none once one of them is written."""
+        written = tuple(self.tokens[len(self.grammar.opening) :])
+        return {o[len(written)] for o in self.openings if len(o) > len(written) and o[: len(written)] == written}
 
     def _settled(self, token: int, logits: torch.Tensor) -> int:
         """Keep to "it is there" unless "it is not there" leads by the card's margin."""
@@ -135,15 +161,15 @@ class GuidedAnswer:
 
     def ends_with(self, token: int) -> bool:
         """Say whether this token would end the reasoning."""
-        ending = self.grammar.end_of_reasoning
-        return (*self.tokens, token)[-len(ending) :] == ending or len(self.tokens) + 1 >= self.grammar.max_reasoning
+        return self.grammar.closes((*self.tokens, token)) or len(self.tokens) + 1 >= self.grammar.max_reasoning
 
     def _reason(self, logits: torch.Tensor, best: int | None) -> list[int]:
         grammar = self.grammar
-        token = self.likeliest(logits) if best is None else self._settled(best, logits)
+        known = best is not None and not self._possible_starts()
+        token = self._settled(best, logits) if known and best is not None else self.likeliest(logits)
         ending = list(grammar.end_of_reasoning)
-        if (*self.tokens, token)[-len(ending) :] == grammar.end_of_reasoning:
-            return [token, *self._enter_answer()]
+        if grammar.closes((*self.tokens, token)):
+            return [ending[-1], *self._enter_answer()]  # without what a merged token wrote beyond the end
         if self.ends_with(token):
             return [token, *ending, *self._enter_answer()]
         return [token]

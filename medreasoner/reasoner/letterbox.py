@@ -41,7 +41,7 @@ class Letterbox:
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(height, width) bool to (canvas, canvas) bool, nearest neighbour."""
-        return self._paste(mask.astype(np.uint8) * 255, Image.Resampling.NEAREST) > 127
+        return self._paste(np.where(mask, 255, 0).astype(np.uint8), Image.Resampling.NEAREST) > 127
 
     def _paste(self, pixels: NDArray[np.uint8], how: Image.Resampling) -> NDArray[np.uint8]:
         image = Image.fromarray(pixels)

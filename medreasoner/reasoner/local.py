@@ -74,7 +74,7 @@ class LocalReasoner:
             image = self._image_tokens(picture, fit, timings)
             asked, attempts = question, 1
             while True:
-                text, confidence = self._write(asked, image, timings)
+                text, confidence = self._write(asked, picture.modality, image, timings)
                 try:
                     return Reply(in_picture(self._parse(text), fit, picture), text, confidence, attempts, timings)
                 except AnswerError as error:
@@ -117,13 +117,19 @@ class LocalReasoner:
         ids = self._tokenizer(written, add_special_tokens=False)["input_ids"] + list(self._grammar.opening)
         return self._torch.tensor([ids], device=self._device)
 
-    def _write(self, question: str, image: tuple[Any, Any], timings: dict[str, float]) -> tuple[str, float]:
+    def _write(
+        self, question: str, modality: str, image: tuple[Any, Any], timings: dict[str, float]
+    ) -> tuple[str, float]:
         from medreasoner.reasoner.decoding import Decoder
 
         start = time.perf_counter()
         ids = self._prompt(question, image[1])
         decoder = Decoder(self._model, self._grammar, self._draft_table())
-        tokens, likelihood = decoder.run(ids, *image)
+        openings = tuple(
+            tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in self.card.kinds.get(modality, [])
+        )
+        tokens, likelihood = decoder.run(ids, *image, openings)
         timings["reason"] = timings.get("reason", 0.0) + time.perf_counter() - start
         text = self._tokenizer.decode([t for t in tokens if t != self._grammar.stop])
         return text, math.exp(likelihood)
@@ -166,19 +172,18 @@ def _load(folder: Path, card: ReasonerCard, device: str) -> tuple[Any, str]:
             )
         if card.quantised == "int8-rows":
             with torch.device("meta"):
-                model = Qwen2_5_VLForConditionalGeneration(config)
+                model: Any = Qwen2_5_VLForConditionalGeneration(config)
             model.to_empty(device="cpu")
             missing, unexpected = model.load_state_dict(load_quantised(folder), strict=False)
             if unexpected or [name for name in missing if name != "lm_head.weight"]:
                 raise CheckpointError(f"the weights in {folder} do not fit its config.json", "fetch the folder again")
             model.tie_weights()
             _restore_buffers(model)
-            model = model.to(dtype)
         else:
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the model in {folder} cannot be loaded: {error}", "fetch the folder again") from error
-    return model.to(device).eval(), folder_hash(folder)
+    return model.to(device=device, dtype=dtype).eval(), folder_hash(folder)
 
 
 def _restore_buffers(model: Any) -> None:

@@ -27,7 +27,7 @@ def parse_published(text: str) -> Answer:
         raise AnswerError(f"expected one <answer> block, found {text.count('<answer>')}", _HINT)
     try:
         fields = ast.literal_eval(re.sub(r"\btrue\b", "True", blocks[0]))
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:  # TypeError: {[1]: 2}
         raise AnswerError(f"the <answer> block is not a dictionary: {str(error)[:120]}", _HINT) from error
     reasoning = _THINK.search(text)
     return answer_from_fields(fields, reasoning[1].strip() if reasoning else "")

@@ -142,8 +142,8 @@ class ServerReasoner:
             body["structured_outputs"] = {"regex": answer_pattern(self.card.may_abstain)}
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         with httpx.Client(headers=headers, timeout=self._timeout_s) as client:
-            for sent in range(self._retries + 1):
-                wait = _FIRST_WAIT_S * 2**sent * random.uniform(0.5, 1)  # jitter: clients must not return together
+            for sent in range(1, self._retries + 2):
+                asked_wait = 0.0
                 try:
                     response = client.post(f"{self._address}/chat/completions", json=body)
                 except httpx.TimeoutException:
@@ -152,34 +152,48 @@ class ServerReasoner:
                     failure = f"{self._address} cannot be reached: {error}"
                 else:
                     if response.is_success:
-                        return _json(response, self._address)
+                        return self._json(response)
                     failure = f"{self._address} answered {response.status_code}: {self._reason(response)}"
                     if response.status_code not in _PASSING:
                         raise ReasonerError(failure, f"check {URL}, {MODEL} and {KEY}, and the server's log")
-                    wait = max(wait, _retry_after(response))
-                if sent < self._retries and wait <= _LONGEST_WAIT_S:
-                    sleep(wait)
-                    continue
-                break
-        again = f"; it asks for {wait:.0f} s of patience" if wait > _LONGEST_WAIT_S else ""
-        raise ReasonerError(f"{failure}{again} (asked {sent + 1} times)", "see whether the server runs, then ask again")
+                    asked_wait = _retry_after(response)
+                if asked_wait > _LONGEST_WAIT_S:
+                    failure += f"; it wants to be left alone for {asked_wait:.0f} s"
+                    break
+                if sent <= self._retries:
+                    backoff = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (sent - 1))
+                    sleep(max(asked_wait, backoff * random.uniform(0.5, 1)))  # clients must not come back together
+        raise ReasonerError(f"{failure} (asked {sent} times)", "see whether the server runs, then ask again")
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except (ValueError, RecursionError) as error:
+            raise ReasonerError(
+                f"{self._address} answered with something else than JSON: {self._shown(response.text)[:80]!r}",
+                f"check that {URL} is the address of an OpenAI-compatible server",
+            ) from error
 
     def _reason(self, response: httpx.Response) -> str:
-        """Find the server's own words, without our key should they repeat it."""
+        """Find the server's own words in an error."""
         try:
             found = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             found = response.text
         if isinstance(found, dict):
             found = found.get("error") or found.get("message") or found.get("detail") or found
         if isinstance(found, dict):
             found = found.get("message") or found
-        words = " ".join(str(found).split()) or response.reason_phrase
-        return (words.replace(self._key, "***") if self._key else words)[:300]
+        return self._shown(str(found))[:300] or response.reason_phrase
+
+    def _shown(self, text: str) -> str:
+        """Tidy a text of the server's, without our key should it repeat it."""
+        words = " ".join(text.split())
+        return words.replace(self._key, "***") if self._key else words
 
 
 def answer_pattern(may_abstain: bool) -> str:
-    """Return the regular expression of everything `parse_answer` reads, save for boxes without area."""
+    """Return a regular expression for answers in canonical form; a box without area fits it too."""
     answer = rf'({_GROUNDING}|\{{"absent": true\}})' if may_abstain else _GROUNDING
     return rf"<think>[^<]+</think><answer>{answer}</answer>"
 
@@ -196,16 +210,6 @@ def _checked_address(url: str) -> str:
         raise ReasonerError("the server's address holds a password or a query", f"{hint}, and put the key into {KEY}")
     plain = str(parts).rstrip("/").removesuffix("/chat/completions")
     return plain if plain.endswith("/v1") else f"{plain}/v1"
-
-
-def _json(response: httpx.Response, address: str) -> Any:
-    try:
-        return response.json()
-    except (ValueError, RecursionError) as error:
-        raise ReasonerError(
-            f"{address} answered with something else than JSON: {response.text[:80]!r}",
-            f"check that {URL} is the address of an OpenAI-compatible server",
-        ) from error
 
 
 def _content(found: Any) -> tuple[str, list[Any]]:
@@ -238,8 +242,9 @@ def _confidence(answer: Answer, tokens: list[Any]) -> float | None:
         if at < last and at + len(piece) > first:
             total += likelihood
         at += len(piece)
-    mean = math.exp(min(0.0, total / (1 if isinstance(answer, AbsentAnswer) else 9)))
-    return mean if math.isfinite(mean) else None
+    if math.isnan(total):
+        return None
+    return math.exp(min(0.0, total / (1 if isinstance(answer, AbsentAnswer) else 9)))
 
 
 def _repair(error: AnswerError) -> str:
@@ -249,7 +254,7 @@ def _repair(error: AnswerError) -> str:
 def _retry_after(response: httpx.Response) -> float:
     """Seconds that the server asks to wait (RFC 9110, 10.2.3: a number of seconds or a date); 0 if it does not."""
     asked = response.headers.get("Retry-After", "").strip()
-    if asked.isdigit():
+    if asked.isdecimal():
         return float(asked[:9])
     try:
         date = parsedate_to_datetime(asked)

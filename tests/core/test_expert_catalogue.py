@@ -118,7 +118,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"epoch": 3}, {"model": {"a": 1}}], ids=str)
+@pytest.mark.parametrize(
+    "content", [torch.zeros(3), [1, 2], {"epoch": 3}, {"model": {"a": 1}}, {1: torch.zeros(3)}], ids=str
+)
 def test_file_without_weights_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(CheckpointError, match="without weights"):

@@ -179,8 +179,15 @@ def test_other_weights_are_refused_unless_they_are_your_own(tmp_path: Path) -> N
     assert LiteMedSam(mine, expected_sha256=None).sha256 != EXPERTS["litemedsam"].load(WEIGHTS).sha256
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("weights", "what"),
+    [
+        ({"conv.weight": torch.zeros(3, 3)}, "another network"),
+        ({"image_encoder.neck.c.weight": torch.zeros(3, 3, 1, 1)}, "lacks the weight"),
+    ],
+)
+def test_weights_of_another_network_are_refused(weights: dict[str, torch.Tensor], what: str, tmp_path: Path) -> None:
     other = tmp_path / "other.pth"
-    torch.save({"conv.weight": torch.zeros(3, 3)}, other)
-    with pytest.raises(CheckpointError, match="another network"):
+    torch.save(weights, other)
+    with pytest.raises(CheckpointError, match=what):
         LiteMedSam(other, expected_sha256=None)

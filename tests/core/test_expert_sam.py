@@ -110,5 +110,9 @@ def test_published_files_are_found_in_the_models_folder(tmp_path: Path, monkeypa
     assert sam.takes == EXPERTS["sam-vit-b"].takes == {"box", "points"}
     assert medsam.takes == EXPERTS["medsam-vit-b"].takes == {"box"}
     assert len(sam.sha256) == 64
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, model: Sam) -> None:
+    torch.save(model.state_dict(), tmp_path / "small.pth")
     with pytest.raises(CheckpointError, match="another network"):
-        read_sam(file, "vit_l")
+        read_sam(tmp_path / "small.pth", "vit_b")

@@ -91,7 +91,7 @@ def test_mask_is_transformers_own(
     expert.set_picture(Picture(PIXELS))
     found = expert.segment(box, points)
     assert np.array_equal(found.mask, masks[best].numpy())
-    assert found.quality == pytest.approx(float(out.iou_scores[0, 0, best]), abs=1e-6)
+    assert found.quality == pytest.approx(float(out.iou_scores[0, 0, best]), abs=1e-4)
 
 
 def test_the_published_folder_is_loaded_though_it_is_the_video_models(
@@ -121,33 +121,29 @@ def test_the_published_folder_is_loaded_though_it_is_the_video_models(
     assert expert.segment(BOX).mask.shape == (70, 100)
     assert len(expert.sha256) == 64
 
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="no whole SAM 2"):
-        load_expert("sam2")
 
-
-def spoil_nothing(folder: Path) -> None:
-    """Leave the folder as `save_pretrained` made it, but for the processor, which is missing."""
-
-
-def spoil_config(folder: Path) -> None:
-    (folder / "config.json").write_text("{")
-
-
-def spoil_kind(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "sam", "vision_config": {"hidden_size": 8}}')
-
-
-def remove_all(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-
-
-@pytest.mark.parametrize("spoil", [spoil_nothing, spoil_config, spoil_kind, remove_all])
-def test_incomplete_folders_are_refused(tmp_path: Path, model: Sam2Model, spoil: Any) -> None:
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("processor_config.json", None),
+        ("config.json", None),
+        ("config.json", "{"),
+        ("config.json", '{"model_type": "sam", "vision_config": {"hidden_size": 8}}'),
+        ("config.json", '{"model_type": "sam2", "vision_config": {"fpn_hidden_size": "wide"}}'),
+        ("model.safetensors", None),
+        ("model.safetensors", ""),
+        ("model.safetensors", "not a checkpoint"),
+    ],
+)
+def test_spoilt_folders_are_refused(
+    tmp_path: Path, model: Sam2Model, processor: Sam2Processor, file: str, content: str | None
+) -> None:
     model.save_pretrained(tmp_path)
-    spoil(tmp_path)
+    processor.save_pretrained(tmp_path)
+    load_expert("sam2", tmp_path)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_text(content)
     with pytest.raises(CheckpointError):
         load_expert("sam2", tmp_path)
 
@@ -160,31 +156,32 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path, model: Sam2Mod
         load_expert("sam2", tmp_path)
 
 
-# transformers' names back to those of Meta's code, from the classes of facebookresearch/sam2: an answer key of its own.
-META = [
-    (r"vision_encoder\.backbone\.(.*)patch_embed\.projection", r"image_encoder.trunk.\1patch_embed.proj"),
-    (r"vision_encoder\.backbone\.", "image_encoder.trunk."),
-    (r"vision_encoder\.neck\.convs\.(\d)\.", r"image_encoder.neck.convs.\1.conv."),
-    (
-        r"(trunk\.blocks\.\d+|layers\.\d)\.mlp\.proj_(in|out)",
-        lambda m: f"{m[1]}.mlp.layers.{'01'[m[2] == 'out']}",
-    ),
-    (r"(_head|_mlps\.\d)\.layers\.0\.", r"\1.layers.1."),
-    (r"(_head|_mlps\.\d)\.proj_in\.", r"\1.layers.0."),
-    (r"(_head|_mlps\.\d)\.proj_out\.", r"\1.layers.2."),
-    (r"layer_norm", "norm"),
-    (
-        r"mask_embed\.(\w+)",
-        lambda m: f"mask_downscaling.{['conv1', 'norm1', '', 'conv2', 'norm2', '', 'conv3'].index(m[1])}",
-    ),
-    (r"upscale_(\w+)", lambda m: f"output_upscaling.{['conv1', 'norm', '', 'conv2'].index(m[1])}"),
-    (r"\.o_proj\.", ".out_proj."),
-    (r"shared_embedding\.positional_embedding", "pe_layer.positional_encoding_gaussian_matrix"),
-    (r"^prompt_encoder", "sam_prompt_encoder"),
-    (r"^mask_decoder", "sam_mask_decoder"),
-    (r"^no_memory_embedding", "no_mem_embed"),
-]
-# Seen in the published sam2.1_hiera_tiny.pt: one of each kind, and of the video memory.
+# transformers' names back to those of Meta's code, an answer key of its own beside the table that is tested.
+META = {
+    r"^vision_encoder\.backbone\.": "image_encoder.trunk.",
+    r"^vision_encoder\.neck\.convs\.(\d)": r"image_encoder.neck.convs.\1.conv",
+    r"patch_embed\.projection": "patch_embed.proj",
+    r"mlp\.proj_in": "mlp.layers.0",
+    r"mlp\.proj_out": "mlp.layers.1",
+    r"(_head|_mlps\.\d)\.layers\.0": r"\1.layers.1",
+    r"(_head|_mlps\.\d)\.proj_in": r"\1.layers.0",
+    r"(_head|_mlps\.\d)\.proj_out": r"\1.layers.2",
+    r"mask_embed\.conv1": "mask_downscaling.0",
+    r"mask_embed\.layer_norm1": "mask_downscaling.1",
+    r"mask_embed\.conv2": "mask_downscaling.3",
+    r"mask_embed\.layer_norm2": "mask_downscaling.4",
+    r"mask_embed\.conv3": "mask_downscaling.6",
+    r"upscale_conv1": "output_upscaling.0",
+    r"upscale_layer_norm": "output_upscaling.1",
+    r"upscale_conv2": "output_upscaling.3",
+    r"layer_norm": "norm",
+    r"o_proj": "out_proj",
+    r"shared_embedding\.positional_embedding": "pe_layer.positional_encoding_gaussian_matrix",
+    r"^prompt_encoder": "sam_prompt_encoder",
+    r"^mask_decoder": "sam_mask_decoder",
+    r"^no_memory_embedding": "no_mem_embed",
+}
+# Names in Meta's checkpoints, at least one of each kind, written down from its modules, not from the table above.
 PUBLISHED = [
     "image_encoder.neck.convs.0.conv.weight",
     "image_encoder.trunk.blocks.1.proj.weight",
@@ -232,7 +229,7 @@ def metas_layout(model: Sam2Model) -> dict[str, torch.Tensor]:
     """Write a model's weights as Meta's code saves them."""
     out = {name: torch.zeros(1) for name in VIDEO}
     for name, tensor in model.state_dict().items():
-        for pattern, old in META:
+        for pattern, old in META.items():
             name = re.sub(pattern, old, name)
         if name == "sam_prompt_encoder.point_embed.weight":
             out |= {f"sam_prompt_encoder.point_embeddings.{i}.weight": row[None] for i, row in enumerate(tensor)}
@@ -261,7 +258,7 @@ def test_medsam2_is_read_from_metas_layout(tmp_path: Path, monkeypatch: pytest.M
     expert.set_picture(Picture(PIXELS))
     found = expert.segment(BOX)
     assert np.array_equal(found.mask, expected.numpy())
-    assert found.quality == pytest.approx(float(out.iou_scores), abs=1e-6)
+    assert found.quality == pytest.approx(float(out.iou_scores), abs=1e-4)
 
 
 @pytest.mark.parametrize("lost", ["sam_prompt_encoder.point_embeddings.2.weight", "sam_mask_decoder.iou_token.weight"])
