@@ -1,10 +1,10 @@
 """Choose how sure a reasoner must be before it may say "absent", on the validation split.
 
 At the word after "The question" the reasoner decides between "points" (the target is there) and "asks" (it is not).
-The margin between the two is measured on present and absent questions; the card gets the smallest threshold that keeps
-false "absent" answers under the wanted share.
+The margin between the two is measured on present and absent questions; the card gets the largest threshold that still
+recognises the wanted share of absent targets, so that as few present ones as possible are called absent.
 
-python -m rl_training.calibrate FOLDER --data DATA --packed PACKED [--split val] [--most-false 0.015] [--write]
+python -m rl_training.calibrate FOLDER --data DATA --packed PACKED [--split val] [--least-recall 0.82] [--write]
 """
 
 from __future__ import annotations
@@ -61,13 +61,15 @@ def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures:
     return found
 
 
-def choose_margin(present: list[float], absent: list[float], most_false: float) -> tuple[float, float, float]:
-    """Return the smallest non-negative margin with at most that share of false "absent", that share, and the recall."""
-    for margin in [0.0, *sorted(m for m in present if m > 0)]:
-        false = float(np.mean([m > margin for m in present]))
-        if false <= most_false:
-            return margin, false, float(np.mean([m > margin for m in absent]))
-    raise AssertionError("the largest margin leaves no false answer")
+def choose_margin(present: list[float], absent: list[float], least_recall: float) -> tuple[float, float, float]:
+    """Return the largest margin that still recognises that share of absent targets.
+
+    Returns:
+        the margin (0 or more), the share of present targets called absent with it, and the recall.
+    """
+    held = sorted(absent)[: max(1, int(len(absent) * (1 - least_recall)))]
+    margin = max(0.0, held[-1])
+    return margin, float(np.mean([m > margin for m in present])), float(np.mean([m > margin for m in absent]))
 
 
 def main() -> None:
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--packed", type=Path, required=True)
     parser.add_argument("--split", default="val")
-    parser.add_argument("--most-false", type=float, default=0.015, help="share of present targets called absent")
+    parser.add_argument("--least-recall", type=float, default=0.82, help="share of absent targets to recognise")
     parser.add_argument("--every", type=int, default=1, help="take every n-th case only")
     parser.add_argument("--write", action="store_true", help="write the margin into the card")
     args = parser.parse_args()
@@ -91,7 +93,7 @@ def main() -> None:
     found = margins(load_model(args.folder, torch.device("cpu")).eval(), tokenizer, feed, cases, pictures)
     present = [m for m, c in zip(found, cases, strict=True) if not c.absent]
     absent = [m for m, c in zip(found, cases, strict=True) if c.absent]
-    margin, false, recall = choose_margin(present, absent, args.most_false)
+    margin, false, recall = choose_margin(present, absent, args.least_recall)
     at_card = [float(np.mean([m > card.absent_margin for m in group])) for group in (present, absent)]
     print(json.dumps({"present": sorted(present), "absent": sorted(absent)}), file=sys.stderr)
     row = {"split": args.split, "margin": round(margin, 3), "false_absent": false, "recall": recall}
