@@ -8,19 +8,19 @@ import torch
 from transformers import DynamicCache
 
 from medreasoner.reasoner.drafts import Drafts
-from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
+from medreasoner.reasoner.guided import GuidedAnswer
 
 
 class Decoder:
     """Runs one answer on a Qwen2.5-VL model with a key-value cache."""
 
-    def __init__(self, model: Any, grammar: AnswerGrammar, drafts: Drafts) -> None:
-        self._model, self._grammar, self._drafts = model, grammar, drafts
+    def __init__(self, model: Any, drafts: Drafts) -> None:
+        self._model, self._drafts = model, drafts
         self._cache = DynamicCache(config=model.config.text_config)
         self._next_position = 0
 
     def run(
-        self, ids: torch.Tensor, image: torch.Tensor, grid: torch.Tensor, openings: tuple[tuple[int, ...], ...] = ()
+        self, ids: torch.Tensor, image: torch.Tensor, grid: torch.Tensor, answer: GuidedAnswer
     ) -> tuple[list[int], float]:
         """Write one answer.
 
@@ -28,12 +28,11 @@ class Decoder:
             ids: (1, length) prompt with the image tokens inside and the answer's opening at its end.
             image: (image tokens, width) embeddings.
             grid: (1, 3) patches of the image in time, height and width.
-            openings: sentences of which the reasoning must start with one; empty for a free start.
+            answer: the one to write, with nothing but its opening in it.
 
         Returns:
             tokens of the answer with its opening, and the mean log-likelihood of the choices after the reasoning.
         """
-        answer = GuidedAnswer(self._grammar, openings)
         logits = self._prefill(ids, image, grid)[-1]
         while True:
             new = answer.advance(logits)

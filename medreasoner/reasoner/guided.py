@@ -105,6 +105,7 @@ class GuidedAnswer:
 
     grammar: AnswerGrammar
     openings: tuple[tuple[int, ...], ...] = ()  # sentences, of which the reasoning must start with one; none: any start
+    area: tuple[int, int, int, int] | None = None  # x_min, y_min, x_max, y_max of the picture on the canvas; None: all
     tokens: list[int] = field(init=False)
     numbers: list[int] = field(default_factory=list)
     done: bool = False
@@ -208,11 +209,11 @@ class GuidedAnswer:
         return self._digit(logits)
 
     def _bounds(self) -> tuple[int, int]:
-        """Smallest and largest number that keeps the box's area positive."""
+        """Smallest and largest number that keeps the box's area positive and all of the answer on the picture."""
         at, canvas = len(self.numbers), self.grammar.canvas
-        if at in (0, 1):
-            return 0, canvas - 1
-        return (self.numbers[at - 2] + 1, canvas) if at in (2, 3) else (0, canvas)
+        x_min, y_min, x_max, y_max = self.area or (0, 0, canvas, canvas)
+        low, high = (x_min, x_max) if at % 2 == 0 else (y_min, y_max)
+        return (self.numbers[at - 2] + 1, high) if at in (2, 3) else (low, high - 1)
 
     def _whole_number(self, logits: torch.Tensor) -> tuple[int, int]:
         """Take the median of the model's distribution: the best guess for an L1 error, and steadier than the mode."""

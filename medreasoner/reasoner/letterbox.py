@@ -35,6 +35,11 @@ class Letterbox:
             canvas, width, height, (canvas - inner_width) // 2, (canvas - inner_height) // 2, inner_width, inner_height
         )
 
+    @property
+    def area(self) -> tuple[int, int, int, int]:
+        """Where the picture lies on the canvas: x_min, y_min, x_max, y_max, half-open."""
+        return self.left, self.top, self.left + self.inner_width, self.top + self.inner_height
+
     def picture(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(height, width, 3) uint8 to (canvas, canvas, 3), black around it."""
         return self._paste(pixels, Image.Resampling.BICUBIC)

@@ -21,6 +21,8 @@ from medreasoner.reasoner.published import parse_published
 if TYPE_CHECKING:
     import torch
 
+    from medreasoner.reasoner.guided import GuidedAnswer
+
 _PICTURES_KEPT = 8
 
 
@@ -74,7 +76,7 @@ class LocalReasoner:
             image = self._image_tokens(picture, fit, timings)
             asked, attempts = question, 1
             while True:
-                text, confidence = self._write(asked, picture.modality, image, timings)
+                text, confidence = self._write(asked, self._blank(picture.modality, fit), image, timings)
                 try:
                     return Reply(in_picture(self._parse(text), fit, picture), text, confidence, attempts, timings)
                 except AnswerError as error:
@@ -117,19 +119,22 @@ class LocalReasoner:
         ids = self._tokenizer(written, add_special_tokens=False)["input_ids"] + list(self._grammar.opening)
         return self._torch.tensor([ids], device=self._device)
 
+    def _blank(self, modality: str, fit: Letterbox) -> GuidedAnswer:
+        """Return an answer yet to be written: on the picture only, and true to the file's modality where it has one."""
+        from medreasoner.reasoner.guided import GuidedAnswer
+
+        sentences = self.card.kinds.get(modality, [])
+        openings = tuple(tuple(self._tokenizer(s, add_special_tokens=False)["input_ids"]) for s in sentences)
+        return GuidedAnswer(self._grammar, openings, fit.area)
+
     def _write(
-        self, question: str, modality: str, image: tuple[Any, Any], timings: dict[str, float]
+        self, question: str, blank: GuidedAnswer, image: tuple[Any, Any], timings: dict[str, float]
     ) -> tuple[str, float]:
         from medreasoner.reasoner.decoding import Decoder
 
         start = time.perf_counter()
         ids = self._prompt(question, image[1])
-        decoder = Decoder(self._model, self._grammar, self._draft_table())
-        openings = tuple(
-            tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-            for text in self.card.kinds.get(modality, [])
-        )
-        tokens, likelihood = decoder.run(ids, *image, openings)
+        tokens, likelihood = Decoder(self._model, self._draft_table()).run(ids, *image, blank)
         timings["reason"] = timings.get("reason", 0.0) + time.perf_counter() - start
         text = self._tokenizer.decode([t for t in tokens if t != self._grammar.stop])
         return text, math.exp(likelihood)
