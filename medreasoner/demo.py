@@ -27,6 +27,7 @@ class Example:
     Attributes:
         package, file: the installed package that carries the image, and the file in it.
         look_for: what a reader of the overlay should see if the answer is right.
+        hard: a case that the embedded reasoner is known to get wrong.
     """
 
     name: str
@@ -34,15 +35,46 @@ class Example:
     file: str
     question: str
     look_for: str
+    hard: bool = False
 
 
+_HEAD = "data/test_files/J2K_pixelrep_mismatch.dcm"
 EXAMPLES = (
     Example(
         "fundus-disc",
         "skimage",
         "data/retina.jpg",
         "Where do the nerve fibres leave the eye as one bundle?",
-        "the optic disc, the bright round spot left of the middle",
+        "the optic disc, the bright round spot at the left edge",
+    ),
+    Example(
+        "fundus-cup",
+        "skimage",
+        "data/retina.jpg",
+        "Which pale hollow grows when the pressure in the eye is too high?",
+        "the optic cup, the paler middle of the optic disc",
+    ),
+    Example(
+        "ct-polyp",
+        "pydicom",
+        _HEAD,
+        "Outline the polyp that should be snared.",
+        "nothing: a polyp of the bowel is not in a CT of the head",
+    ),
+    Example(
+        "mr-mole",
+        "pydicom",
+        "data/test_files/MR_small.dcm",
+        "Which skin mole looks dangerous?",
+        "nothing: this is an MR image of the inside of the body",
+    ),
+    Example(
+        "ct-bleeding",
+        "pydicom",
+        _HEAD,
+        "Where is the bleeding inside the skull?",
+        "nothing: there is no bleeding in this slice. A box here is a mistake of the embedded reasoner",
+        hard=True,
     ),
 )
 
@@ -65,7 +97,8 @@ def main() -> None:
             image = open_image(image_path(example))
             picture = image.picture()
             grounding, written = ask(pipeline, image, picture, example.question, OUT, example.name)
-            out.print(f"\n[bold]{escape(example.question)}[/]  [dim]{escape(Path(example.file).name)}[/]")
+            label = "  [yellow]hard case, known to fail[/]" if example.hard else ""
+            out.print(f"\n[bold]{escape(example.question)}[/]  [dim]{escape(Path(example.file).name)}[/]{label}")
             out.print(escape(grounding.answer.reasoning))
             out.print(f"[dim]look for: {escape(example.look_for)}\noverlay:  {escape(str(written.overlay))}[/]")
             said = "not present" if grounding.absent else "box, two points, mask"

@@ -69,8 +69,9 @@ class GroundingAnswer:
         return answer
 
     def to_text(self) -> str:
-        """Write the one canonical form that `parse_answer` reads; numbers are rounded to whole pixels."""
-        corners = [round(v) for v in self.box.as_list()]
+        """Write the one canonical form that `parse_answer` reads, in whole pixels; the box is rounded outwards."""
+        box = self.box
+        corners = [math.floor(box.x_min), math.floor(box.y_min), math.ceil(box.x_max), math.ceil(box.y_max)]
         first, second = ([round(p.x), round(p.y)] for p in self.points)
         fields = {"bbox": corners, "points_1": first, "points_2": second}
         return f"<think>{self.reasoning}</think><answer>{json.dumps(fields)}</answer>"

@@ -9,14 +9,14 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medreasoner.contract.answer import AbsentAnswer, Answer, GroundingAnswer, Point, parse_answer
+from medreasoner.contract.answer import AbsentAnswer, Answer, GroundingAnswer, Point
 from medreasoner.contract.errors import AnswerError, CheckpointError
 from medreasoner.instruction import instruction, instruction_hash
 from medreasoner.picture import Picture
 from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.protocol import Reply
-from medreasoner.reasoner.published import parse_published
+from medreasoner.reasoner.published import read_answer
 
 if TYPE_CHECKING:
     import torch
@@ -78,17 +78,13 @@ class LocalReasoner:
             while True:
                 text, confidence = self._write(asked, self._blank(picture.modality, fit), image, timings)
                 try:
-                    return Reply(in_picture(self._parse(text), fit, picture), text, confidence, attempts, timings)
+                    return Reply(
+                        in_picture(read_answer(text, self.card), fit, picture), text, confidence, attempts, timings
+                    )
                 except AnswerError as error:
                     if attempts == 2:
                         raise
                     asked, attempts = f"{question} (Your last answer could not be used: {error.what}.)", 2
-
-    def _parse(self, text: str) -> Answer:
-        answer = parse_answer(text) if self.card.dialect == "strict" else parse_published(text)
-        if isinstance(answer, AbsentAnswer) and not self.card.may_abstain:
-            raise AnswerError("this reasoner may not answer 'absent'", "ask again in other words")
-        return answer
 
     def _image_tokens(self, picture: Picture, fit: Letterbox, timings: dict[str, float]) -> tuple[Any, Any]:
         """Return (image embeddings, grid), computed once a picture."""

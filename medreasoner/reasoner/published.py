@@ -5,12 +5,21 @@ from __future__ import annotations
 import ast
 import re
 
-from medreasoner.contract.answer import Answer, answer_from_fields
+from medreasoner.contract.answer import AbsentAnswer, Answer, answer_from_fields, parse_answer
 from medreasoner.contract.errors import AnswerError
+from medreasoner.reasoner.card import ReasonerCard
 
 _BLOCK = re.compile(r"<answer>\s*(\{.{1,2000}?\})\s*</answer>", re.DOTALL)
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _HINT = "ask again, or use a checkpoint that writes strict JSON"
+
+
+def read_answer(text: str, card: ReasonerCard) -> Answer:
+    """Read a text in its card's dialect; raises `AnswerError`, also when the card does not allow "absent"."""
+    answer = parse_answer(text) if card.dialect == "strict" else parse_published(text)
+    if isinstance(answer, AbsentAnswer) and not card.may_abstain:
+        raise AnswerError("this reasoner may not answer 'absent'", "ask again in other words")
+    return answer
 
 
 def parse_published(text: str) -> Answer:
@@ -26,7 +35,10 @@ def parse_published(text: str) -> Answer:
     if len(blocks) != 1 or text.count("<answer>") != 1:
         raise AnswerError(f"expected one <answer> block, found {text.count('<answer>')}", _HINT)
     try:
-        fields = ast.literal_eval(re.sub(r"\btrue\b", "True", blocks[0]))
+        tree = ast.parse(re.sub(r"\btrue\b", "True", blocks[0]), mode="eval")
+        fields = ast.literal_eval(tree)
+        if isinstance(tree.body, ast.Dict) and len(tree.body.keys) != len(fields):
+            raise ValueError("a key is repeated")
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:  # TypeError: {[1]: 2}
         raise AnswerError(f"the <answer> block is not a dictionary: {str(error)[:120]}", _HINT) from error
     reasoning = _THINK.search(text)

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from medreasoner.contract.answer import AbsentAnswer, Answer, parse_answer
+from medreasoner.contract.answer import AbsentAnswer, Answer
 from medreasoner.contract.errors import AnswerError, ReasonerError
 from medreasoner.instruction import instruction, instruction_hash
 from medreasoner.picture import Picture
@@ -22,7 +22,7 @@ from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.local import in_picture
 from medreasoner.reasoner.protocol import Reply
-from medreasoner.reasoner.published import parse_published
+from medreasoner.reasoner.published import read_answer
 
 URL, MODEL, KEY = "MEDREASONER_SERVER_URL", "MEDREASONER_SERVER_MODEL", "MEDREASONER_SERVER_KEY"
 _PASSING = {429, 500, 502, 503, 504}
@@ -103,7 +103,7 @@ class ServerReasoner:
         while True:
             text, tokens = _content(self._ask(turns))
             try:
-                answer = self._parse(text)
+                answer = read_answer(text, self.card)
                 placed = in_picture(answer, fit, picture)
             except AnswerError as error:
                 if attempts == 2:
@@ -122,12 +122,6 @@ class ServerReasoner:
         image = {"type": "image_url", "image_url": {"url": data}}
         text = {"type": "text", "text": instruction(question, self.card.instruction)}
         return {"role": "user", "content": [text, image] if self.card.question_first else [image, text]}
-
-    def _parse(self, text: str) -> Answer:
-        answer = parse_answer(text) if self.card.dialect == "strict" else parse_published(text)
-        if isinstance(answer, AbsentAnswer) and not self.card.may_abstain:
-            raise AnswerError("this reasoner may not answer 'absent'", "ask again in other words")
-        return answer
 
     def _ask(self, turns: list[dict[str, Any]]) -> Any:
         """Send one request, again after failures that may pass, and return the decoded JSON."""

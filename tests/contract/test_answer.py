@@ -140,9 +140,11 @@ def test_what_is_written_is_read_again(x: int, y: int, width: int, height: int, 
     assert parse_answer(AbsentAnswer(reasoning).to_text()) == AbsentAnswer(reasoning)
 
 
-def test_numbers_are_written_as_whole_pixels() -> None:
+def test_numbers_are_written_as_whole_pixels_and_a_box_keeps_its_area() -> None:
     answer = GroundingAnswer(Box(1.4, 2.6, 10.2, 11), (Point(3.7, 4.2), Point(5, 6.9)))
-    assert answer.to_text().endswith('{"bbox": [1, 3, 10, 11], "points_1": [4, 4], "points_2": [5, 7]}</answer>')
+    assert answer.to_text().endswith('{"bbox": [1, 2, 11, 11], "points_1": [4, 4], "points_2": [5, 7]}</answer>')
+    small = GroundingAnswer(Box(1.2, 1.2, 1.4, 1.4), (Point(1, 1), Point(1, 1)))
+    assert parse_answer(small.to_text()).box == Box(1, 1, 2, 2)
 
 
 SCRAPS = [
