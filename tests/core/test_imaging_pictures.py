@@ -41,7 +41,8 @@ def test_the_name_does_not_matter(tmp_path: Path) -> None:
 def test_modes(mode: str, tmp_path: Path) -> None:
     """Bits, grey, palette, print colours, transparency: what a person would see on black."""
     ending = ".png" if mode not in ("CMYK", "YCbCr") else ".tif"
-    Image.fromarray(COLOURS).convert(mode).save(tmp_path / f"image{ending}")
+    packed = {"compression": "tiff_lzw"} if ending == ".tif" else {}  # Pillow 11 and 12 misread a plain YCbCr TIFF
+    Image.fromarray(COLOURS).convert(mode).save(tmp_path / f"image{ending}", **packed)
     expected = np.asarray(Image.open(tmp_path / f"image{ending}").convert("RGB"))
     np.testing.assert_array_equal(open_image(tmp_path / f"image{ending}").picture().pixels, expected)
 

@@ -1,0 +1,83 @@
+"""The supervised stage on the CPU: pack, train two steps, resume, calibrate, and ask the folder that comes out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medreasoner.contract.errors import MedReasonerError
+from medreasoner.picture import Picture
+from medreasoner.reasoner.catalogue import embedded_folder
+from medreasoner.reasoner.local import LocalReasoner
+from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
+from rl_training import calibrate, card, pack, sft
+from rl_training.config import SftConfig
+from rl_training.pack import load_masks, load_pictures
+from tests.collection import make_collection
+
+
+def run(module: object, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    module.main()  # type: ignore[attr-defined]
+
+
+def test_train_resume_and_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, packed, out = make_collection(tmp_path / "data"), tmp_path / "packed", tmp_path / "run"
+    run(pack, monkeypatch, data, packed)
+    pictures, rows = load_pictures(packed)
+    assert pictures.shape == (6, 336, 336, 3)
+    assert sorted(rows) == [f"images/{n}.png" for n in range(6)]
+    assert load_masks(packed).reshape(6, -1).mean(1) == pytest.approx(np.full(6, 0.116), abs=0.01)
+
+    config = tmp_path / "tiny.yaml"
+    config.write_text("seconds: 100000\nbatch: 1\nwarmup: 1\nabsent_share: 0.5\n")
+    given = [config, "--data", data, "--packed", packed, "--base", embedded_folder(), "--out", out, "--limit", 0.001]
+    run(sft, monkeypatch, *given)
+    first = torch.load(out / "state.pt", weights_only=True)
+    assert first["step"] == 1
+    run(sft, monkeypatch, *given)
+    second = torch.load(out / "state.pt", weights_only=True)
+    assert second["step"] == 2
+    assert second["elapsed"] > first["elapsed"]
+
+    weights = out / "weights"
+    for file in embedded_folder().iterdir():
+        if file.suffix in (".json", ".jinja") and file.name != "medreasoner.json":
+            shutil.copy(file, weights)
+    run(card, monkeypatch, weights, "--data", data)
+    capsys.readouterr()
+    run(calibrate, monkeypatch, weights, "--data", data, "--packed", packed, "--write")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert json.loads((weights / "medreasoner.json").read_text())["absent_margin"] == found["margin"] >= 0
+    reply = LocalReasoner(weights, "cpu").answer("optic disc?", Picture(pictures[0], modality="OP"))
+    assert reply.text.startswith("<think>This is a fundus photograph.")
+
+
+def test_unknown_configuration_keys_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("batchsize: 3\n")
+    with pytest.raises(MedReasonerError, match="batchsize"):
+        SftConfig.from_yaml(path)
+
+
+def test_quantised_weights_come_back_within_half_a_step(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {"a": torch.randn(300, 70, generator=generator), "b": torch.randn(9), "c": torch.randn(90, 3, 14, 14)}
+    paths = save_quantised(state, tmp_path, shard_bytes=30_000)
+    assert len(paths) > 1
+    back = load_quantised(tmp_path)
+    assert back.keys() == state.keys()
+    assert torch.equal(back["b"], state["b"])
+    for name in ("a", "c"):
+        rows = state[name].reshape(len(state[name]), -1)
+        step = rows.abs().amax(1, keepdim=True) / 127
+        assert ((back[name].reshape(rows.shape) - rows).abs() <= 0.5001 * step).all()
+        assert torch.equal(back[name], rounded(state)[name])
