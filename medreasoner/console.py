@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,7 @@ def tell(error: MedReasonerError) -> None:
 @contextmanager
 def errors_for_people() -> Iterator[None]:
     """Turn expected errors into a message and an exit code; let real bugs keep their traceback."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="openjpeg")  # headers at odds that pydicom settles
     try:
         yield
     except MedReasonerError as error:

@@ -94,6 +94,8 @@ def main() -> None:
             pipeline = GroundingPipeline(open_reasoner(), load_expert())
         table = Table("image", "answer", "confidence", "seconds", title="research use only, not a medical device")
         for example in EXAMPLES:
+            for old in OUT.glob(f"{example.name}.*"):
+                old.unlink()
             image = open_image(image_path(example))
             picture = image.picture()
             grounding, written = ask(pipeline, image, picture, example.question, OUT, example.name)
