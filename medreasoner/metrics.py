@@ -37,7 +37,7 @@ def point_dice(points: tuple[Point, Point], truth: tuple[Point, Point]) -> float
 def point_dice_over_union(points: tuple[Point, Point], truth: tuple[Point, Point]) -> float:
     """pDice as the published evaluation code computes it: ``2|A and B| / |A or B|``, in [0, 2].
 
-    Only for comparing with published tables: a perfect pair scores 2 (docs/rewards.md).
+    Only for comparing with published tables: a perfect pair scores 2 (docs/evaluation.md).
     """
     overlap, first, second = disc_overlap(points, truth)
     union = first + second - overlap
