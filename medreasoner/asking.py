@@ -39,24 +39,34 @@ def ask(
     Raises:
         MedReasonerError: a bad question, an unusable answer, or a folder that cannot be written.
     """
+    make_folder(out)
     grounding = pipeline.ground(question, picture)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         written = _free_names(out, stem or _stem(image.path), image)
         answer = grounding.answer
         box, points = (answer.box, answer.points) if isinstance(answer, GroundingAnswer) else (None, ())
         draw_overlay(picture, grounding.mask, box, points).save(written.overlay)
+        write_mask(grounding.mask, picture, image, written.mask)
         written.result.write_text(pipeline.result(grounding, picture).to_json() + "\n", encoding="utf-8")
     except OSError as error:
         raise ImageError(
             f"{out} cannot be written: {error.strerror or error}", "choose another folder with --out"
         ) from error
-    write_mask(grounding.mask, picture, image, written.mask)
     return grounding, written
 
 
+def make_folder(folder: Path) -> None:
+    """Make the output folder before the slow part; raises `ImageError` where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ImageError(f"{folder} cannot be made: {reason}", "choose another folder with --out") from error
+
+
 def _stem(path: Path) -> str:
-    return re.sub(r"\.(nii|nii\.gz|nrrd|nhdr|dcm|png|jpe?g|bmp|tiff?|webp)$", "", path.name, flags=re.IGNORECASE)
+    endings = r"\.(nii|nii\.gz|nrrd|nhdr|dcm|png|jpe?g|bmp|tiff?|webp)$"
+    return re.sub(endings, "", path.resolve().name, flags=re.IGNORECASE)
 
 
 def _mask_ending(image: StoredImage) -> str:

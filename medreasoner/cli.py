@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -11,13 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from medreasoner.console import errors_for_people, out
+from medreasoner import __version__
+from medreasoner.console import errors_for_people, exit_code, out, tell
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.wire import AXES, checked_question
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from medreasoner.evaluation.run import Outcome
+    from medreasoner.picture import Picture
     from medreasoner.pipeline import GroundingPipeline
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -59,6 +66,7 @@ def ask_command(
         f"[dim]{escape(image.name)}: {picture.axis} slice {picture.slice_index}, {picture.width} x {picture.height}[/]"
     )
     pipeline = _pipeline(reasoner, expert, device)
+    failed: MedReasonerError | None = None
     for asked in [question] if question is not None else _typed_questions():
         with out.status("thinking ..."):
             try:
@@ -66,17 +74,20 @@ def ask_command(
             except MedReasonerError as error:
                 if question is not None:
                     raise
-                from medreasoner.console import tell
-
                 tell(error)
+                failed = error
                 continue
         out.print(f"\n[bold]{escape(grounding.question)}[/]")
         out.print(escape(grounding.answer.reasoning))
         if grounding.absent:
             out.print("[yellow]not present in this image[/]", end=" ")
         out.print(f"confidence {grounding.confidence:.2f}, {grounding.timings['total']:.1f} s")
+        failed = None
         for label, path in (("overlay", written.overlay), ("mask", written.mask), ("result", written.result)):
             out.print(f"[dim]{label:8}{escape(str(path))}[/]")
+
+    if failed is not None:  # the last typed question got no answer
+        raise typer.Exit(exit_code(failed))
 
 
 @app.command("evaluate")
@@ -87,12 +98,13 @@ def evaluate_command(
     expert: ExpertOption = "litemedsam",
     device: DeviceOption = None,
     folder: OutOption = Path("medreasoner-evaluation"),
-    limit: Annotated[int | None, typer.Option(help="only this many cases, evenly spread")] = None,
-    overlays: Annotated[int, typer.Option(help="how many overlays the page shows, worst first")] = 120,
+    limit: Annotated[int | None, typer.Option(min=1, help="only this many cases, evenly spread")] = None,
+    overlays: Annotated[int, typer.Option(min=0, help="how many overlays the page shows, worst first")] = 120,
     oracle: Annotated[bool, typer.Option(help="also the expert's mask for the true box")] = True,
     modality: Annotated[bool, typer.Option(help="pictures carry their modality, as DICOM files do")] = True,
 ) -> None:
     """Measure a reasoner and an expert; writes evaluation.json, cases.csv and index.html."""
+    from medreasoner.asking import make_folder
     from medreasoner.evaluation.cases import cases_of, read_samples
     from medreasoner.evaluation.report import write_files
     from medreasoner.evaluation.run import evaluate
@@ -100,57 +112,64 @@ def evaluate_command(
 
     samples = read_samples(data)
     cases = cases_of(samples, data, split)
-    if not cases:
-        raise MedReasonerError(f"no cases in split {split!r} of {data}", "use train, val or test")
-    if limit is not None:
-        cases = cases[:: max(1, len(cases) // max(1, limit))][:limit]
+    if limit is not None and limit < len(cases):
+        cases = [cases[i * len(cases) // limit] for i in range(limit)]
+    make_folder(folder)
     pipeline = _pipeline(reasoner, expert, device)
     keep = WorstOverlays(folder / "overlays", overlays, {c.row: samples[c.row]["bbox"] for c in cases if not c.absent})
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out) as bar:
-        task = bar.add_task("asking", total=len(cases))
-
-        def done(*one: object) -> None:
-            keep.add(*one)  # type: ignore[arg-type]
-            bar.advance(task)
-
-        outcomes = evaluate(pipeline, samples, cases, data, done, oracle, modality)
     about = {
         "reasoner": pipeline.reasoner.name,
         "reasoner_sha256": pipeline.reasoner.sha256,
         "instruction_sha256": pipeline.reasoner.instruction_sha256,
         "expert": pipeline.expert.name,
         "expert_sha256": pipeline.expert.sha256,
-        "data": data.name,
+        "data": data.resolve().name,
         "split": split,
+        "version": __version__,
         "command": "medreasoner " + " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
-    report = write_files(outcomes, about, folder, keep.finish())
-    _print_report(report)
-    out.print(f"[dim]{escape(str(folder / 'index.html'))}[/]")
+    outcomes: list[Outcome] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=out) as bar:
+            task = bar.add_task("asking", total=len(cases))
+
+            def done(outcome: Outcome, picture: Picture, mask: NDArray[np.bool_]) -> None:
+                outcomes.append(outcome)
+                keep.add(outcome, picture, mask)
+                bar.advance(task)
+
+            evaluate(pipeline, samples, cases, data, done, oracle, modality)
+    finally:  # what was measured before an error or Ctrl-C is not lost
+        if outcomes:
+            about["cases"] = f"{len(outcomes)} of {len(cases)}"
+            _print_report(write_files(outcomes, about, folder, keep.finish()))
+            out.print(f"[dim]{escape(str(folder / 'index.html'))}[/]")
 
 
 @app.command("models")
 def models_command() -> None:
     """List reasoners and experts: what is installed, and where weights go."""
-    from medreasoner.expert import describe_experts
+    from medreasoner.expert import EXPERTS, describe_experts
     from medreasoner.folders import models_folder
     from medreasoner.reasoner.catalogue import installed_reasoners
 
-    table = Table("kind", "name", "where", "notes", title="models")
-    for card, folder in installed_reasoners():
-        notes = f"canvas {card.canvas}, {'may' if card.may_abstain else 'does not'} answer 'absent'"
-        table.add_row("reasoner", card.name, _short(folder), notes)
+    table = Table("option", Column("where", overflow="fold"), "notes", title="models")
+    for name, folder, card in installed_reasoners():
+        if isinstance(card, MedReasonerError):
+            table.add_row(f"--reasoner {escape(name)}", escape(str(folder)), f"[yellow]{escape(card.what)}[/]")
+        else:
+            notes = f"canvas {card.canvas}, {'may' if card.may_abstain else 'does not'} answer 'absent'"
+            table.add_row(f"--reasoner {escape(name)}", escape(str(folder)), notes)
+    table.add_row("--reasoner server", "an OpenAI-compatible server", "MEDREASONER_SERVER_URL, _MODEL, _KEY, _CARD")
     for name, path, takes in describe_experts():
-        where = _short(path) if path else "[yellow]not installed[/]"
-        table.add_row("expert", name, where, f"takes {' and '.join(sorted(takes))}")
+        entry = EXPERTS[name]
+        where = str(path) if path else str(models_folder() / entry.file)
+        missing = "" if path else f"; [yellow]not installed[/], from {escape(entry.source)}"
+        table.add_row(f"--expert {name}", escape(where), f"takes {' and '.join(sorted(takes))}{missing}")
     out.print(table)
     out.print(f"weights that do not ship go into {escape(str(models_folder()))} (set MEDREASONER_MODELS to change it)")
-
-
-def _short(path: Path) -> str:
-    return escape(str(Path(*path.parts[-3:])))
 
 
 def _pipeline(reasoner: str, expert: str, device: str | None) -> GroundingPipeline:

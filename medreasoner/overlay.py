@@ -42,7 +42,8 @@ def draw_overlay(
     for shape, colour in ((truth, TRUTH), (box, ANSWER)):
         if shape is not None:
             corners = [v * scale for v in shape.as_list()]
-            pen.rectangle([corners[0], corners[1], corners[2] - 1, corners[3] - 1], outline=colour, width=3)
+            right, bottom = max(corners[0], corners[2] - 1), max(corners[1], corners[3] - 1)
+            pen.rectangle([corners[0], corners[1], right, bottom], outline=colour, width=3)
     for point in points:
         x, y = point.x * scale, point.y * scale
         pen.ellipse([x - 5, y - 5, x + 5, y + 5], fill=ANSWER, outline=(0, 0, 0))

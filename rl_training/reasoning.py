@@ -5,11 +5,11 @@ from __future__ import annotations
 SIZES = ("tiny", "small", "medium", "large")
 ROWS = ("upper", "middle", "lower")
 COLUMNS = ("left", "central", "right")
-_SIZE_LIMITS = (0.02, 0.06, 0.2)  # of the canvas area
+SIZE_LIMITS = (0.02, 0.06, 0.2)  # of the canvas area
 
 
 def article(noun: str) -> str:
-    """Return "a" or "an" for the kinds of image in rl_training/kinds.py ("an MRI", "an OCT angiogram")."""
+    """Return "a" or "an" for the kinds of image in medreasoner/evaluation/kinds.py ("an MRI", "an OCT angiogram")."""
     return "an" if noun[0].lower() in "aeiou" or noun.startswith(("MRI", "X-ray")) else "a"
 
 
@@ -24,18 +24,3 @@ def absent(kind: str, name: str) -> str:
     """Write the reasoning for a target that this kind of image cannot show; `name` may be empty."""
     what = f"the {name}" if name else "something"
     return f"This is {article(kind)} {kind}. The question asks about {what}, which cannot be seen on such an image."
-
-
-def place(box: tuple[float, float, float, float], canvas: int) -> tuple[str, str, str]:
-    """Return the words for size, row and column of a box on the canvas."""
-    size, row, column = place_indices(box, canvas)
-    return SIZES[size], ROWS[row], COLUMNS[column]
-
-
-def place_indices(box: tuple[float, float, float, float], canvas: int) -> tuple[int, int, int]:
-    """Return indices into SIZES, ROWS and COLUMNS: the box's share of the canvas area, the third its centre is in."""
-    x_min, y_min, x_max, y_max = box
-    share = (x_max - x_min) * (y_max - y_min) / canvas**2
-    size = sum(share >= limit for limit in _SIZE_LIMITS)
-    row, column = (min(2, int((a + b) / 2 / canvas * 3)) for a, b in ((y_min, y_max), (x_min, x_max)))
-    return size, row, column

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from medreasoner.evaluation.cases import read_samples
+from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
 from rl_training.config import SftConfig
 from rl_training.feed import Batch, Feed
@@ -28,7 +30,7 @@ from rl_training.forward import rotary_positions, text_states, to_patches, visio
 from rl_training.losses import expected_number, giou, mask_loss, soft_number_loss
 from rl_training.pack import load_masks, load_pictures
 from rl_training.questions import training_absent, training_entries
-from rl_training.reasoning import COLUMNS, ROWS, SIZES
+from rl_training.reasoning import COLUMNS, ROWS, SIZE_LIMITS, SIZES
 from rl_training.warp import Freedom, boxes_and_points, warp_batch
 
 ANSWER = 144  # tokens of the window behind the prompt in which answers lie
@@ -79,7 +81,7 @@ class Learner(nn.Module):
         size = (boxes[:, 2:] - boxes[:, :2]).prod(1) / canvas**2
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2 / canvas * 3
         index = [
-            sum((size >= limit).long() for limit in (0.02, 0.06, 0.2)),
+            sum((size >= limit).long() for limit in SIZE_LIMITS),
             centre[:, 1].long().clamp(0, 2),
             centre[:, 0].long().clamp(0, 2),
         ]
@@ -288,6 +290,9 @@ def main() -> None:
     run.save(checkpoint)
     weights = rounded(run.averaged_weights())
     save_quantised(weights, args.out / "weights")
+    for file in args.base.iterdir():  # tokenizer, configuration and processor: the folder is whole without its card
+        if file.suffix in (".json", ".jinja") and file.name != CARD:
+            shutil.copy(file, args.out / "weights")
     if args.evaluate:
         from rl_training.evaluate import evaluate_split, print_table
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.evaluation.kinds import ABSENT_KINDS, cannot_show, kind_of
-from medreasoner.evaluation.questions import TEST_MIX, choose, load_absent, load_entries, name_of
+from medreasoner.evaluation.questions import SPLITS, TEST_MIX, choose, load_absent, load_entries, name_of
 
 Sample = dict[str, Any]
 CROSSED = 200  # absent cases made from other targets' questions
+KEYS = {"image", "mask", "modality", "source", "category", "question_key", "width", "height"}
+KEYS |= {"bbox", "points", "split", "dispersed"}
+_LAYOUT = "see docs/evaluation.md for what a collection holds"
 PER_LISTED = 5  # pictures for each listed absent question
 
 
@@ -37,22 +40,44 @@ class Case:
 
 
 def read_samples(data: Path) -> list[Sample]:
-    """Return the rows of samples.jsonl; raises `ImageError` where the folder has none."""
+    """Return the rows of samples.jsonl.
+
+    Raises:
+        ImageError: there is no such file, or a line of it is not an object with every key in `KEYS`.
+    """
     path = data / "samples.jsonl"
-    if not path.exists():
-        raise ImageError(f"{data} has no samples.jsonl", "give a collection in umrg-mini's layout (docs/evaluation.md)")
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    if not path.is_file():
+        raise ImageError(f"{data} has no samples.jsonl", _LAYOUT)
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ImageError(f"samples.jsonl line {number} is not JSON: {error}", _LAYOUT) from error
+        lacking = sorted(KEYS - row.keys()) if isinstance(row, dict) else sorted(KEYS)
+        if lacking:
+            raise ImageError(f"samples.jsonl line {number} lacks {', '.join(lacking)}", _LAYOUT)
+        rows.append(row)
+    return rows
 
 
 def cases_of(samples: list[Sample], data: Path, split: str, seed: int = 0) -> list[Case]:
     """List what to ask on a split: every compact target once in umrg-mini's mix of styles, then absent targets.
 
     Compact means not `dispersed` (vessels, nuclei), as umrg-mini's README asks for.
+
+    Raises:
+        ImageError: there is no such split, it has nothing to ask, or the questions cannot be read.
     """
+    if split not in SPLITS:
+        raise ImageError(f"there is no split {split!r}", f"use one of {', '.join(SPLITS)}")
     rng = random.Random(seed)
     entries = load_entries(data, split)
     rows = [i for i, s in enumerate(samples) if s["split"] == split and not s["dispersed"] and name_of(s, entries)]
+    if not rows:
+        raise ImageError(f"split {split!r} of {data} has no compact target with questions", _LAYOUT)
     cases = []
     kinds_by_name: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
@@ -63,7 +88,7 @@ def cases_of(samples: list[Sample], data: Path, split: str, seed: int = 0) -> li
         style, question = choose(entries[name], TEST_MIX, rng)
         cases.append(Case(i, question, style, name, False))
     for kind, question in load_absent(data, split):
-        fit = [i for i in rows if kind_of(samples[i]) in ABSENT_KINDS[kind]]
+        fit = [i for i in rows if kind_of(samples[i]) in ABSENT_KINDS.get(kind, (kind,))]
         cases += [Case(i, question, "listed", "", True) for i in rng.sample(fit, min(PER_LISTED, len(fit)))]
     crossed: list[Case] = []
     for _ in range(100 * CROSSED):

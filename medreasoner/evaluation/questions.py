@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medreasoner.contract.errors import ImageError
+
 STYLES = ("implicit", "visual", "clinical", "terse", "explicit")
+SPLITS = ("train", "val", "test")
 TEST_MIX = {"visual": 1 / 6, "clinical": 1 / 6, "terse": 1 / 6, "implicit": 1 / 4, "explicit": 1 / 4}
+
+
+_LAYOUT = "give a collection in umrg-mini's layout (docs/evaluation.md)"
 
 
 @dataclass(frozen=True)
@@ -37,23 +43,38 @@ def part(items: list[str], split: str) -> list[str]:
 
 
 def published_questions(data: Path) -> dict[str, dict[str, Any]]:
-    """Return questions.json: name -> style -> questions, with clues and appearance."""
-    return json.loads((data / "questions.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    """Return questions.json: name -> style -> questions, with clues and appearance; raises `ImageError`."""
+    found = _read(data / "questions.json")
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+        raise ImageError(f"{data / 'questions.json'} does not map names to questions", _LAYOUT)
+    return found
 
 
 def load_entries(data: Path, split: str) -> dict[str, Entry]:
-    """Return a collection's questions of one split by target."""
-    return {
-        name: Entry(name, (source.get("appearance") or [""])[0], {s: part(source[s], split) for s in STYLES})
-        for name, source in published_questions(data).items()
-    }
+    """Return a collection's questions of one split by target; targets without any are left out."""
+    entries = {}
+    for name, source in published_questions(data).items():
+        by_style = {style: part(source.get(style, []), split) for style in STYLES}
+        if any(by_style.values()):
+            entries[name] = Entry(name, (source.get("appearance") or [""])[0], by_style)
+    return entries
 
 
 def load_absent(data: Path, split: str) -> list[tuple[str, str]]:
-    """Return (kind of image, question) for structures that cannot be on that kind of image."""
-    rows = json.loads((data / "absent_questions.json").read_text(encoding="utf-8"))
-    kinds = dict.fromkeys(row["modality"] for row in rows)
-    return [(kind, q) for kind in kinds for q in part([r["question"] for r in rows if r["modality"] == kind], split)]
+    """Return (kind of image, question) for structures that cannot be on that kind of image; raises `ImageError`."""
+    rows = _read(data / "absent_questions.json")
+    try:
+        kinds = dict.fromkeys(row["modality"] for row in rows)
+        return [(k, q) for k in kinds for q in part([r["question"] for r in rows if r["modality"] == k], split)]
+    except (TypeError, KeyError) as error:
+        raise ImageError("absent_questions.json needs rows with modality and question", _LAYOUT) from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read: {error}", _LAYOUT) from error
 
 
 def choose(entry: Entry, mix: dict[str, float], rng: random.Random) -> tuple[str, str]:

@@ -28,6 +28,8 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
         total[figure] = _mean([float(getattr(o, figure)) for o in present])
     total["named_explicit"] = _mean([float(o.named) for o in present if o.style == "explicit"])
     total["parsed"] = _mean([float(o.parsed) for o in outcomes])
+    total["failed"] = _mean([float(not o.parsed) for o in outcomes])
+    total["confidence_auroc"] = round(ranking(present), 4)
     total["second_attempts"] = _mean([float(o.attempts > 1) for o in outcomes])
     total["false_absent"] = _mean([float(o.said_absent) for o in present])
     total["absent_recognised"] = _mean([float(o.said_absent) for o in absent])
@@ -35,6 +37,19 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
         total[f"absent_recognised_{style}"] = _mean([float(o.said_absent) for o in absent if o.style == style])
     total["seconds"] = _mean([o.seconds for o in outcomes])
     return total
+
+
+def ranking(outcomes: list[Outcome]) -> float:
+    """Area under the ROC curve of the confidence for "box IoU above 0.5": 0.5 ranks nothing, 1 ranks perfectly.
+
+    The share of (good, bad) pairs in which the good answer is the surer one (Mann-Whitney U); 0.5 without both kinds.
+    """
+    good = [o.confidence for o in outcomes if o.box_iou > 0.5]
+    bad = [o.confidence for o in outcomes if o.box_iou <= 0.5]
+    if not good or not bad:
+        return 0.5
+    wins = sum((g > b) + 0.5 * (g == b) for g in good for b in bad)
+    return wins / (len(good) * len(bad))
 
 
 def _mean(values: list[float]) -> dict[str, float]:
@@ -77,10 +92,9 @@ def write_files(outcomes: list[Outcome], about: dict[str, Any], out: Path, overl
     Args:
         outcomes: all of them.
         about: reasoner, expert, split, command, machine and the like.
-        out: folder, made if missing.
+        out: folder, there already.
         overlays: file name (in `out`) of the overlay of each outcome that has one, by its index.
     """
-    out.mkdir(parents=True, exist_ok=True)
     tables = {"modality": groups(outcomes, by_modality), "style": groups(outcomes, by_style)}
     tables["target"] = groups(outcomes, by_target)
     report = {"about": about, "summary": summary(outcomes), **tables}
@@ -89,7 +103,7 @@ def write_files(outcomes: list[Outcome], about: dict[str, Any], out: Path, overl
         writer = csv.DictWriter(stream, list(outcomes[0].as_row()))
         writer.writeheader()
         writer.writerows(outcome.as_row() for outcome in outcomes)
-    worst = sorted(overlays, key=lambda i: (outcomes[i].dice, outcomes[i].box_iou))
+    worst = sorted(overlays, key=lambda i: (outcomes[i].goodness, outcomes[i].box_iou))
     page = jinja2.Environment(autoescape=True).from_string(
         files("medreasoner.evaluation").joinpath("page.html").read_text(encoding="utf-8")
     )

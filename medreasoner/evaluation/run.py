@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medreasoner.contract.answer import AbsentAnswer, Box, GroundingAnswer, Point
-from medreasoner.contract.errors import AnswerError
+from medreasoner.contract.errors import AnswerError, ImageError
 from medreasoner.evaluation.cases import Case, Sample
 from medreasoner.evaluation.kinds import dicom_modality, kind_of
 from medreasoner.evaluation.naming import names
@@ -61,6 +61,11 @@ class Outcome:
     seconds: float
     reasoning: str
     box: list[float] | None
+
+    @property
+    def goodness(self) -> float:
+        """Dice of a present target; 1 or 0 for an absent one that was or was not called absent."""
+        return float(self.said_absent) if self.absent else self.dice
 
     def as_row(self) -> dict[str, Any]:
         """Plain values, for JSON and CSV."""
@@ -130,14 +135,17 @@ def _ask(
     except AnswerError:
         values["parsed"] = False
         grounding = None
-    truth_box = Box(*sample["bbox"])
+    try:
+        truth_box = Box(*sample["bbox"])
+    except (TypeError, AnswerError) as error:
+        raise ImageError(f"row {case.row} of samples.jsonl has no usable bbox", "repair or leave it out") from error
     if grounding is not None:
         mask = grounding.mask
         values.update(attempts=grounding.attempts, confidence=grounding.confidence)
         values.update(seconds=grounding.timings["total"], reasoning=grounding.answer.reasoning)
         values["said_absent"] = isinstance(grounding.answer, AbsentAnswer)
     if not case.absent:
-        truth = _truth(data / sample["mask"])
+        truth = _truth(data / sample["mask"], picture)
         fit = Letterbox.of(picture.width, picture.height, _PRIOR_CANVAS)
         if case.name in prior:
             values["prior_iou"] = box_iou(fit.box_to_picture(prior[case.name]), truth_box)
@@ -157,9 +165,15 @@ def _ask(
     return Outcome(**values), mask
 
 
-def _truth(path: Path) -> NDArray[np.bool_]:
-    with Image.open(path) as file:
-        return np.asarray(file.convert("L")) > 0
+def _truth(path: Path, picture: Picture) -> NDArray[np.bool_]:
+    try:
+        with Image.open(path) as file:
+            truth = np.asarray(file.convert("L")) > 0
+    except OSError as error:
+        raise ImageError(f"the mask {path} cannot be read: {error}", "repair or leave out its row") from error
+    if truth.shape != (picture.height, picture.width):
+        raise ImageError(f"the mask {path} and its image differ in size", "repair or leave out its row")
+    return truth
 
 
 def prior_boxes(samples: list[Sample]) -> dict[str, Box]:

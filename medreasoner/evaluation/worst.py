@@ -26,9 +26,9 @@ class WorstOverlays:
         self._count = 0
 
     def add(self, outcome: Outcome, picture: Picture, mask: NDArray[np.bool_]) -> None:
-        """Consider one answer. Its score is its Dice; a right or wrong "absent" counts 1 or 0."""
+        """Consider one answer; the least good are kept."""
         index, self._count = self._count, self._count + 1
-        score = float(outcome.said_absent) if outcome.absent else outcome.dice
+        score = outcome.goodness
         item = (score, index)
         if self._most == 0 or (len(self._heap) == self._most and item >= self._worst_kept()):
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,6 @@ from medreasoner.contract.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-def models_folder() -> Path:
-    """Return where checkpoints that are not embedded belong: MEDREASONER_MODELS, or a folder of the user's."""
-    named = os.environ.get("MEDREASONER_MODELS")
-    return Path(named).expanduser() if named else Path.home() / ".local" / "share" / "medreasoner" / "models"
 
 
 def sha256_of(paths: Sequence[Path]) -> str:

@@ -48,12 +48,20 @@ def open_reasoner(name: str = DEFAULT_REASONER, device: str | None = None) -> Re
     )
 
 
-def installed_reasoners() -> list[tuple[ReasonerCard, Path]]:
-    """List the embedded reasoner and every Qwen2.5-VL folder in `models_folder`, with their cards."""
-    found = [embedded_folder()]
+def installed_reasoners() -> list[tuple[str, Path, ReasonerCard | CheckpointError]]:
+    """List what `open_reasoner` takes: name, folder, and the card or what is wrong with it."""
+    found: list[tuple[str, Path]] = [(DEFAULT_REASONER, embedded_folder())]
     if models_folder().is_dir():
-        found += sorted(p for p in models_folder().iterdir() if (p / FILE).exists() or _is_qwen(p / "config.json"))
-    return [(ReasonerCard.of(folder), folder) for folder in found]
+        folders = sorted(p for p in models_folder().iterdir() if (p / FILE).exists() or _is_qwen(p / "config.json"))
+        found += [(folder.name, folder) for folder in folders]
+    return [(name, folder, _card_or_error(folder)) for name, folder in found]
+
+
+def _card_or_error(folder: Path) -> ReasonerCard | CheckpointError:
+    try:
+        return ReasonerCard.of(folder)
+    except CheckpointError as error:
+        return error
 
 
 def _is_qwen(config: Path) -> bool:

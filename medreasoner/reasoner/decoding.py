@@ -37,7 +37,7 @@ class Decoder:
         while True:
             new = answer.advance(logits)
             if answer.done:
-                return answer.tokens, answer.log_likelihood / max(1, len(answer.numbers) + 1)
+                return answer.tokens, answer.log_likelihood / max(1, answer.choices)
             guess = self._drafts.after(answer.tokens) if answer.reasoning else []
             rows = self._forward(new + guess)
             logits = self._accept(answer, rows[len(new) - 1 :], guess)

@@ -6,6 +6,7 @@ run of them; only the numbers, and whether the target is absent, are the model's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,9 +111,11 @@ class GuidedAnswer:
     numbers: list[int] = field(default_factory=list)
     done: bool = False
     log_likelihood: float = 0.0  # of the choices the model made after the reasoning
+    choices: int = 0  # how many those were
     _reasoning_over: bool = False
     _branched: bool = False
     _typed: str = ""
+    _absent_lead: float | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.grammar.opening)
@@ -158,7 +161,9 @@ class GuidedAnswer:
         if self.grammar.verdict is None or token != self.grammar.verdict[1]:
             return token
         there = self.grammar.verdict[0]
-        return there if float(logits[token] - logits[there]) <= self.grammar.absent_margin else token
+        lead = float(logits[token] - logits[there]) - self.grammar.absent_margin
+        self._absent_lead = lead
+        return there if lead <= 0 else token
 
     def ends_with(self, token: int) -> bool:
         """Say whether this token would end the reasoning."""
@@ -197,8 +202,13 @@ class GuidedAnswer:
         pair = logits[[box[start], absent[start]]].float().log_softmax(0)
         if float(pair[1]) > float(pair[0]):
             self.done = True
-            self.log_likelihood += float(pair[1])
+            self.choices += 1
+            if self._absent_lead is None:
+                self.log_likelihood += float(pair[1])
+            else:  # the verdict fell in the reasoning; this is its logistic, 0.5 at the margin
+                self.log_likelihood += -math.log1p(math.exp(-self._absent_lead))
             return [*absent[start:], self.grammar.stop]
+        self.choices += 1
         self.log_likelihood += float(pair[0])
         return list(box[start:])
 
@@ -227,6 +237,7 @@ class GuidedAnswer:
 
     def _close_number(self, value: int) -> list[int]:
         self.numbers.append(value)
+        self.choices += 1
         closing = list(self.grammar.after_number[len(self.numbers) - 1])
         if len(self.numbers) == len(self.grammar.after_number):
             self.done = True

@@ -14,6 +14,7 @@ from medreasoner.contract.errors import AnswerError, CheckpointError
 from medreasoner.instruction import instruction, instruction_hash
 from medreasoner.picture import Picture
 from medreasoner.reasoner.card import ReasonerCard
+from medreasoner.reasoner.drafts import Drafts
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.protocol import Reply
 from medreasoner.reasoner.published import read_answer
@@ -43,7 +44,7 @@ class LocalReasoner:
         self.card = ReasonerCard.of(folder)
         self.name = self.card.name
         self._torch = torch
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = _checked_device(device)
         self._model, self.sha256 = _load(folder, self.card, self._device)
         try:
             self._processor = AutoProcessor.from_pretrained(folder)
@@ -54,6 +55,7 @@ class LocalReasoner:
         self._tokenizer = self._processor.tokenizer
         self._grammar = AnswerGrammar.for_tokenizer(self._tokenizer, self.card)
         self._seen: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
+        self._drafts = Drafts(self._tokenizer(p, add_special_tokens=False)["input_ids"] for p in self.card.phrases)
         self._lock = threading.Lock()
 
     @property
@@ -69,7 +71,16 @@ class LocalReasoner:
 
         Raises:
             AnswerError: the second text cannot be used either.
+            MemoryError: there is not enough of it, on the CPU or the GPU.
         """
+        try:
+            return self._answer(question, picture)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise MemoryError from error
+            raise
+
+    def _answer(self, question: str, picture: Picture) -> Reply:
         fit = Letterbox.of(picture.width, picture.height, self.card.canvas)
         with self._lock, self._torch.inference_mode():
             timings: dict[str, float] = {}
@@ -130,18 +141,10 @@ class LocalReasoner:
 
         start = time.perf_counter()
         ids = self._prompt(question, image[1])
-        tokens, likelihood = Decoder(self._model, self._draft_table()).run(ids, *image, blank)
+        tokens, likelihood = Decoder(self._model, self._drafts).run(ids, *image, blank)
         timings["reason"] = timings.get("reason", 0.0) + time.perf_counter() - start
         text = self._tokenizer.decode([t for t in tokens if t != self._grammar.stop])
         return text, math.exp(likelihood)
-
-    def _draft_table(self) -> Any:
-        from medreasoner.reasoner.drafts import Drafts
-
-        if not hasattr(self, "_drafts"):
-            rows = [self._tokenizer(p, add_special_tokens=False)["input_ids"] for p in self.card.phrases]
-            self._drafts = Drafts(rows)
-        return self._drafts
 
 
 def in_picture(answer: Answer, fit: Letterbox, picture: Picture) -> Answer:
@@ -153,9 +156,29 @@ def in_picture(answer: Answer, fit: Letterbox, picture: Picture) -> Answer:
     return GroundingAnswer(box, (first, second), answer.reasoning)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether PyTorch, which raises RuntimeError for it, ran out of memory."""
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _checked_device(device: str | None) -> str:
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise CheckpointError(f"there is no device called {device!r}", "use cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("PyTorch finds no GPU here", "use --device cpu, or check the driver with nvidia-smi")
+    return device
+
+
 def _load(folder: Path, card: ReasonerCard, device: str) -> tuple[Any, str]:
     """Load the model in float32 on the CPU, bfloat16 on a GPU; return it with the hash of its weights."""
     import torch
+    from safetensors import SafetensorError
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     from medreasoner.reasoner.quantised import folder_hash, load_quantised
@@ -182,9 +205,11 @@ def _load(folder: Path, card: ReasonerCard, device: str) -> tuple[Any, str]:
             _restore_buffers(model)
         else:
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        return model.to(device=device, dtype=dtype).eval(), folder_hash(folder)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise MemoryError from error
         raise CheckpointError(f"the model in {folder} cannot be loaded: {error}", "fetch the folder again") from error
-    return model.to(device=device, dtype=dtype).eval(), folder_hash(folder)
 
 
 def _restore_buffers(model: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medreasoner.contract.errors import CheckpointError
@@ -59,11 +60,14 @@ def load_quantised(folder: Path) -> dict[str, torch.Tensor]:
     for path in shard_paths(folder):
         try:
             packed.update(load_file(path))
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(
                 f"{path.name} cannot be read: {error}", "fetch the checkpoint folder again"
             ) from error
-    return dict(_unpack(packed))
+    try:
+        return dict(_unpack(packed))
+    except KeyError as error:
+        raise CheckpointError(f"the weights in {folder} lack {error}", "fetch the checkpoint folder again") from error
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -78,7 +82,7 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over all weight files of a checkpoint folder, in name order."""
+    """SHA-256 over the SHA-256 of each weight file of a checkpoint folder, in name order."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         digest.update(_stream_hash(path))

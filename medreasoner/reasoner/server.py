@@ -9,6 +9,7 @@ import os
 import random
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
@@ -25,6 +26,7 @@ from medreasoner.reasoner.protocol import Reply
 from medreasoner.reasoner.published import read_answer
 
 URL, MODEL, KEY = "MEDREASONER_SERVER_URL", "MEDREASONER_SERVER_MODEL", "MEDREASONER_SERVER_KEY"
+CARD = "MEDREASONER_SERVER_CARD"  # a folder whose medreasoner.json describes the served model
 _PASSING = {429, 500, 502, 503, 504}
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _ANSWER_TOKENS = 128  # the longest answer block, number by number and digit by digit, takes about 90
@@ -77,7 +79,9 @@ class ServerReasoner:
         for variable, value, example in ((URL, url, "http://localhost:8000/v1"), (MODEL, model, "MedReasoner")):
             if not value:
                 raise ReasonerError(f"{variable} is not set", f"set it, such as {variable}={example}")
-        return cls(url, model, os.environ.get(KEY, "").strip() or None)
+        folder = os.environ.get(CARD, "").strip()
+        card = ReasonerCard.of(Path(folder).expanduser()) if folder else None
+        return cls(url, model, os.environ.get(KEY, "").strip() or None, card)
 
     def __repr__(self) -> str:
         return f"ServerReasoner({self._address!r}, {self._model!r})"

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
+
+from medreasoner.reasoner.catalogue import embedded_folder
+from tests.collection import make_collection
 
 CT = str(get_testdata_file("CT_small.dcm"))
 
@@ -77,6 +81,17 @@ def truncated(folder: Path) -> str:
     return str(path)
 
 
+def damaged(folder: Path) -> str:
+    copy = folder / "model"
+    copy.mkdir()
+    for file in embedded_folder().iterdir():
+        if "03-of" in file.name:
+            (copy / file.name).write_bytes(file.read_bytes()[:100_000])
+        else:
+            (copy / file.name).symlink_to(file)
+    return str(copy)
+
+
 def four_dimensional(folder: Path) -> str:
     path = folder / "four.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 3), np.float32), np.eye(4)), path)
@@ -91,17 +106,37 @@ def four_dimensional(folder: Path) -> str:
         ([CT, "x" * 10_000], 2, "10,000 characters"),
         ([CT, "where?", "--axis", "diagonal"], 2, "diagonal"),
         ([CT, "where?", "--slice", "7"], 2, "slice"),
+        ([CT, "where?", "--window", "40", "0"], 2, "window"),
+        ([CT, "where?", "--device", "abacus"], 3, "abacus"),
+        ([CT, "where?", "--out", CT], 2, "cannot be made"),
+        ([CT, "where?", "--reasoner", damaged], 3, "03-of"),
         ([CT, "where?", "--reasoner", "no-such"], 3, "no-such"),
         ([CT, "where?", "--expert", "no-such"], 2, "no-such"),
         ([CT, "where?", "--expert", "medsam-vit-b"], 3, "medsam_vit_b.pth"),
         ([truncated, "where?"], 2, "cut.dcm"),
         ([four_dimensional, "where?"], 2, "four.nii.gz"),
     ],
-    ids=["missing", "empty", "endless", "axis", "slice", "reasoner", "expert", "weights", "truncated", "4-D"],
+    ids=[
+        "missing",
+        "empty",
+        "endless",
+        "axis",
+        "slice",
+        "window",
+        "device",
+        "out",
+        "damaged",
+        "reasoner",
+        "expert",
+        "weights",
+        "truncated",
+        "4-D",
+    ],
 )
 def test_every_mistake_gets_a_sentence_and_a_hint(arguments: list, code: int, says: str, tmp_path: Path) -> None:
     given = [a(tmp_path) if callable(a) else a for a in arguments]
-    run = medreasoner("ask", *given, "--out", str(tmp_path / "out"))
+    out = [] if "--out" in given else ["--out", str(tmp_path / "out")]
+    run = medreasoner("ask", *given, *out)
     assert run.returncode == code, run.stderr
     assert says in run.stderr
     assert "->" in run.stderr
@@ -111,5 +146,36 @@ def test_every_mistake_gets_a_sentence_and_a_hint(arguments: list, code: int, sa
 def test_models_lists_what_is_there() -> None:
     run = medreasoner("models")
     assert run.returncode == 0, run.stderr
-    for name in ("medreasoner-embedded", "litemedsam", "sam-vit-b", "medsam2", "not installed"):
+    for name in ("--reasoner embedded", "litemedsam", "sam-vit-b", "medsam2", "not installed"):
         assert name in run.stdout
+
+
+def break_row(data: Path, **changes: object) -> None:
+    rows = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()]
+    for name, value in changes.items():
+        rows[-1].pop(name) if value is None else rows[-1].update({name: value})
+    (data / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "says"),
+    [
+        (lambda _: None, ["--split", "exam"], "exam"),
+        (lambda data: (data / "samples.jsonl").write_text("{oops"), [], "line 1"),
+        (lambda data: break_row(data, bbox=None), [], "bbox"),
+        (lambda data: (data / "questions.json").unlink(), [], "questions.json"),
+        (lambda data: (data / "masks" / "5.png").unlink(), [], "5.png"),
+        (lambda data: break_row(data, bbox=[5, 5, 5, 5]), [], "bbox"),
+    ],
+    ids=["split", "not JSON", "missing key", "no questions", "no mask", "flat box"],
+)
+def test_evaluate_names_what_is_wrong_with_a_collection(
+    spoil: Any, options: list[str], says: str, tmp_path: Path
+) -> None:
+    data = make_collection(tmp_path / "data")
+    spoil(data)
+    run = medreasoner("evaluate", str(data), *options, "--out", str(tmp_path / "out"))
+    assert run.returncode == 2, run.stderr
+    assert says in run.stderr
+    assert "->" in run.stderr
+    assert "Traceback" not in run.stderr

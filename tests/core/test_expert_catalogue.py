@@ -12,7 +12,8 @@ import torch
 
 from medreasoner.contract.errors import CheckpointError, MedReasonerError
 from medreasoner.expert import EXPERTS, describe_experts, load_expert
-from medreasoner.expert.checkpoint import models_folder, read_weights
+from medreasoner.expert.checkpoint import read_weights
+from medreasoner.folders import models_folder
 
 FETCHED = [name for name, entry in EXPERTS.items() if not entry.package]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -49,9 +48,6 @@ def test_train_resume_and_ask(
     assert second["elapsed"] > first["elapsed"]
 
     weights = out / "weights"
-    for file in embedded_folder().iterdir():
-        if file.suffix in (".json", ".jinja") and file.name != "medreasoner.json":
-            shutil.copy(file, weights)
     run(card, monkeypatch, weights, "--data", data)
     capsys.readouterr()
     run(calibrate, monkeypatch, weights, "--data", data, "--packed", packed, "--write")
