@@ -5,19 +5,17 @@ The full evaluation, with the expert's masks, is `medreasoner evaluate`; this on
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from medreasoner.contract.answer import AbsentAnswer, Box, parse_answer
 from medreasoner.contract.errors import AnswerError
 from medreasoner.evaluation.cases import cases_of
 from medreasoner.evaluation.naming import named_target
-from medreasoner.evaluation.questions import name_of
+from medreasoner.evaluation.run import prior_boxes
 from medreasoner.geometry import box_iou
 from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
 from rl_training.card import embedded_card
@@ -105,11 +103,11 @@ def evaluate_split(
     config = SftConfig(canvas=canvas)
     feed = Feed(samples, training_entries(data), [], tokenizer, config)
     boxes: dict[int, list[float]] = {}
-    used = [i for i, s in enumerate(samples) if s["split"] in ("train", split)]
+    used = [i for i, s in enumerate(samples) if s["split"] == split]
     for i in range(0, len(used), 256):
         found = boxes_and_points(masks[used[i : i + 256]] > 0)[0].tolist()
         boxes.update(zip(used[i : i + 256], found, strict=True))
-    prior = prior_boxes([(str(name_of(samples[i], feed.entries)), boxes[i]) for i in feed.rows])
+    prior = prior_boxes(samples, canvas)
     grammar = AnswerGrammar.for_tokenizer(tokenizer, embedded_card(feed.entries, canvas))
     cases: list[Case] = [asdict(case) for case in cases_of(samples, data, split)[:most]]
     prompts = [[*feed.prompt(c["question"]), *grammar.opening] for c in cases]
@@ -125,15 +123,7 @@ def evaluate_split(
     return cases
 
 
-def prior_boxes(named: list[tuple[str, list[float]]]) -> dict[str, list[float]]:
-    """Return each name's median training box."""
-    by_name: dict[str, list[list[float]]] = defaultdict(list)
-    for name, box in named:
-        by_name[name].append(box)
-    return {name: np.median(np.array(found), axis=0).tolist() for name, found in by_name.items()}
-
-
-def score(case: Case, text: str, truth: list[float], prior: list[float] | None) -> None:
+def score(case: Case, text: str, truth: list[float], prior: Box | None) -> None:
     """Add the outcome of one answer to its case."""
     case["text"] = text
     try:
@@ -146,7 +136,7 @@ def score(case: Case, text: str, truth: list[float], prior: list[float] | None) 
     elif answer is not None:
         case.update(parsed=True, said_absent=False, named=named_target(answer.reasoning))
         case["iou"] = box_iou(answer.box, Box(*truth))
-    case["prior_iou"] = box_iou(Box(*prior), Box(*truth)) if prior else 0.0
+    case["prior_iou"] = box_iou(prior, Box(*truth)) if prior else 0.0
 
 
 def print_table(cases: list[Case]) -> None:

@@ -22,7 +22,6 @@ from medreasoner.instruction import instruction
 from rl_training.config import SftConfig
 from rl_training.reasoning import COLUMNS, ROWS, SIZES, absent, present
 
-IGNORE = -100
 _DIRECTION = re.compile(
     r"\b(left|right|lt|rt|upper|lower|top|bottom|above|below|beneath|under|up|down|side|medial\w*|lateral\w*|nasal\w*|"
     r"temporal\w*|inner|outer|superior|inferior|clock)\b",
@@ -135,7 +134,7 @@ class Feed:
     def _draw_listed(self, rng: random.Random) -> tuple[int, str, str, bool, str]:
         where, heading, question = rng.choice(self.absent_questions)
         may_show = kinds_that_may_show(heading)
-        kinds = ABSENT_KINDS[where] if where else [k for k in self.rows_by_kind if not cannot_tell(k, may_show)]
+        kinds = ABSENT_KINDS[where] if where else [k for k in self.rows_by_kind if not might_show(k, may_show)]
         usable = [k for k in kinds if k in self.rows_by_kind]
         row = rng.choice(self.rows_by_kind[rng.choice(usable)])
         name = heading.partition("|")[0].strip()
@@ -233,7 +232,7 @@ def _pieces(kind: str, name: str, appearance: str) -> list[tuple[str, float]]:
     ]
 
 
-def cannot_tell(kind: str, may_show: set[str]) -> bool:
+def might_show(kind: str, may_show: set[str]) -> bool:
     """Say whether a structure could after all be on this kind of image (see questions/absent.txt headings)."""
     return kind in may_show or (
         kind.endswith(("image", "MRI"))

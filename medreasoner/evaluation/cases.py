@@ -11,13 +11,12 @@ from typing import Any
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.evaluation.kinds import ABSENT_KINDS, cannot_show, kind_of
-from medreasoner.evaluation.questions import SPLITS, TEST_MIX, choose, load_absent, load_entries, name_of
+from medreasoner.evaluation.questions import LAYOUT_HINT, SPLITS, TEST_MIX, choose, load_absent, load_entries, name_of
 
 Sample = dict[str, Any]
 CROSSED = 200  # absent cases made from other targets' questions
 KEYS = {"image", "mask", "modality", "source", "category", "question_key", "width", "height"}
 KEYS |= {"bbox", "points", "split", "dispersed"}
-_LAYOUT = "see docs/evaluation.md for what a collection holds"
 PER_LISTED = 5  # pictures for each listed absent question
 
 
@@ -47,7 +46,7 @@ def read_samples(data: Path) -> list[Sample]:
     """
     path = data / "samples.jsonl"
     if not path.is_file():
-        raise ImageError(f"{data} has no samples.jsonl", _LAYOUT)
+        raise ImageError(f"{data} has no samples.jsonl", LAYOUT_HINT)
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -55,10 +54,10 @@ def read_samples(data: Path) -> list[Sample]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise ImageError(f"samples.jsonl line {number} is not JSON: {error}", _LAYOUT) from error
+            raise ImageError(f"samples.jsonl line {number} is not JSON: {error}", LAYOUT_HINT) from error
         lacking = sorted(KEYS - row.keys()) if isinstance(row, dict) else sorted(KEYS)
         if lacking:
-            raise ImageError(f"samples.jsonl line {number} lacks {', '.join(lacking)}", _LAYOUT)
+            raise ImageError(f"samples.jsonl line {number} lacks {', '.join(lacking)}", LAYOUT_HINT)
         rows.append(row)
     return rows
 
@@ -77,7 +76,7 @@ def cases_of(samples: list[Sample], data: Path, split: str, seed: int = 0) -> li
     entries = load_entries(data, split)
     rows = [i for i, s in enumerate(samples) if s["split"] == split and not s["dispersed"] and name_of(s, entries)]
     if not rows:
-        raise ImageError(f"split {split!r} of {data} has no compact target with questions", _LAYOUT)
+        raise ImageError(f"split {split!r} of {data} has no compact target with questions", LAYOUT_HINT)
     cases = []
     kinds_by_name: dict[str, set[str]] = defaultdict(set)
     for sample in samples:

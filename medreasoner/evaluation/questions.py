@@ -15,7 +15,7 @@ SPLITS = ("train", "val", "test")
 TEST_MIX = {"visual": 1 / 6, "clinical": 1 / 6, "terse": 1 / 6, "implicit": 1 / 4, "explicit": 1 / 4}
 
 
-_LAYOUT = "give a collection in umrg-mini's layout (docs/evaluation.md)"
+LAYOUT_HINT = "give a collection in umrg-mini's layout (docs/evaluation.md)"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def published_questions(data: Path) -> dict[str, dict[str, Any]]:
     """Return questions.json: name -> style -> questions, with clues and appearance; raises `ImageError`."""
     found = _read(data / "questions.json")
     if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
-        raise ImageError(f"{data / 'questions.json'} does not map names to questions", _LAYOUT)
+        raise ImageError(f"{data / 'questions.json'} does not map names to questions", LAYOUT_HINT)
     return found
 
 
@@ -67,14 +67,14 @@ def load_absent(data: Path, split: str) -> list[tuple[str, str]]:
         kinds = dict.fromkeys(row["modality"] for row in rows)
         return [(k, q) for k in kinds for q in part([r["question"] for r in rows if r["modality"] == k], split)]
     except (TypeError, KeyError) as error:
-        raise ImageError("absent_questions.json needs rows with modality and question", _LAYOUT) from error
+        raise ImageError("absent_questions.json needs rows with modality and question", LAYOUT_HINT) from error
 
 
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}", _LAYOUT) from error
+        raise ImageError(f"{path} cannot be read: {error}", LAYOUT_HINT) from error
 
 
 def choose(entry: Entry, mix: dict[str, float], rng: random.Random) -> tuple[str, str]:

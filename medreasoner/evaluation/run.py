@@ -176,12 +176,12 @@ def _truth(path: Path, picture: Picture) -> NDArray[np.bool_]:
     return truth
 
 
-def prior_boxes(samples: list[Sample]) -> dict[str, Box]:
-    """Return each target's median training box on a square canvas, compact targets only."""
+def prior_boxes(samples: list[Sample], canvas: int = _PRIOR_CANVAS) -> dict[str, Box]:
+    """Return each target's median training box on a square canvas of that side in pixels, compact targets only."""
     found: dict[str, list[list[float]]] = defaultdict(list)
     for sample in samples:
         if sample["split"] == "train" and not sample["dispersed"]:
-            fit = Letterbox.of(sample["width"], sample["height"], _PRIOR_CANVAS)
+            fit = Letterbox.of(sample["width"], sample["height"], canvas)
             found[sample["question_key"] or sample["category"]].append(
                 fit.box_to_canvas(Box(*sample["bbox"])).as_list()
             )

@@ -18,21 +18,12 @@ from pydicom.uid import MPEG4HP41
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.imaging import open_image
+from tests.image_errors import error_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")  # which comments on damage, too
 
 PYDICOM = Path(pydicom.data.__file__).parent / "test_files"
 Writer = Callable[[Path], object]
-
-
-def error_of(path: Path) -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        open_image(path)
-    error = caught.value
-    assert 0 < len(error.what) < 400
-    assert 0 < len(error.hint) < 200
-    assert "\n" not in error.what + error.hint
-    return error
 
 
 def ct(**changes: object) -> Writer:

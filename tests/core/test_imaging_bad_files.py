@@ -16,20 +16,11 @@ from PIL import Image
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.imaging import open_image
+from tests.image_errors import error_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # PIL comments on damage, too
 
 NIFTI = nibabel.Nifti1Image(np.arange(4000, dtype=np.float32).reshape(10, 20, 20), np.eye(4))
-
-
-def error_of(path: Path) -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        open_image(path)
-    error = caught.value
-    assert 0 < len(error.what) < 400
-    assert 0 < len(error.hint) < 200
-    assert "\n" not in error.what + error.hint
-    return error
 
 
 def nifti(values: np.ndarray, affine: np.ndarray | None = None) -> bytes:
