@@ -53,7 +53,7 @@ $(READY): $(LOCK_IN_PLACE) pyproject.toml
 	@touch $@
 
 lock:
-	$(UV) pip compile pyproject.toml requirements.in --extra dev --universal --python-version 3.10 \
+	$(UV) pip compile pyproject.toml requirements.in --all-extras --universal --python-version 3.10 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' --output-file requirements.lock $(UPGRADE)
 	@! grep -n '://' requirements.lock || { echo 'requirements.lock names an address: remove it.' >&2; exit 1; }
