@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medreasoner.contract.answer import AbsentAnswer, Answer, Box, Point
+from medreasoner.contract.target import named_target
 from medreasoner.contract.wire import GroundingResult, checked_question
 from medreasoner.expert import Segmentation, SegmentationExpert
 from medreasoner.picture import Picture
@@ -114,6 +115,7 @@ class GroundingPipeline:
         ]
         return GroundingResult(
             **common,  # type: ignore[arg-type]
+            target=named_target(answer.reasoning),
             box=_rounded(box.as_list()),
             points=[_rounded([p.x, p.y]) for p in answer.points],
             box_corners_ijk=[_rounded(picture.index_of(p)) for p in corners],

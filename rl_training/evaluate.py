@@ -13,8 +13,8 @@ import torch
 
 from medreasoner.contract.answer import AbsentAnswer, Box, parse_answer
 from medreasoner.contract.errors import AnswerError
+from medreasoner.contract.target import named_target
 from medreasoner.evaluation.cases import cases_of
-from medreasoner.evaluation.naming import named_target
 from medreasoner.evaluation.run import prior_boxes
 from medreasoner.geometry import box_iou
 from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer

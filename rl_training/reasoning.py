@@ -1,4 +1,4 @@
-"""The reasoning text that the supervised stage teaches (medreasoner/evaluation/naming.py reads the name back)."""
+"""The reasoning text that the supervised stage teaches (medreasoner/contract/target.py reads the name back)."""
 
 from __future__ import annotations
 

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
-from medreasoner.contract.errors import MedReasonerError, QuestionError
+from medreasoner.contract.checks import (
+    AXES,
+    MAX_QUESTION_CHARACTERS,
+    SCHEMA_VERSION,
+    check_axis,
+    check_slice,
+    checked_box,
+    checked_points,
+    checked_question,
+    checked_window,
+    read_object,
+)
+from medreasoner.contract.errors import MedReasonerError
 
-SCHEMA_VERSION = 1
-MAX_QUESTION_CHARACTERS = 2000
-AXES = ("axial", "coronal", "sagittal", "stored")
-
-
-def checked_question(question: str) -> str:
-    """Return the question with white space tidied.
-
-    Raises:
-        QuestionError: nothing is left, or more than `MAX_QUESTION_CHARACTERS` characters are.
-    """
-    tidy = " ".join(question.split())
-    if not tidy:
-        raise QuestionError(
-            "the question is empty", 'type what you look for, such as "Which organ clears old red cells?"'
-        )
-    if len(tidy) > MAX_QUESTION_CHARACTERS:
-        raise QuestionError(
-            f"the question has {len(tidy):,} characters",
-            f"shorten it to at most {MAX_QUESTION_CHARACTERS:,} characters",
-        )
-    return tidy
+__all__ = [
+    "AXES",
+    "MAX_QUESTION_CHARACTERS",
+    "SCHEMA_VERSION",
+    "GroundingRequest",
+    "GroundingResult",
+    "RegionRequest",
+    "checked_question",
+]
+ADDED_BY_THE_SERVER = ("label_names", "latencies")  # MONAI Label's own fields, which its clients read
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,41 @@ class GroundingRequest:
     @classmethod
     def from_json(cls, text: str) -> GroundingRequest:
         """Read and check a request; raises `QuestionError` or `MedReasonerError` naming the wrong field."""
-        values = _object(text, cls)
-        request = cls(**values)
-        checked_question(request.question if isinstance(request.question, str) else "")
-        if request.axis not in AXES:
-            raise MedReasonerError(f"unknown axis {request.axis!r}", f"use one of {', '.join(AXES)}")
-        index = request.slice_index
-        if index is not None and (not isinstance(index, int) or isinstance(index, bool) or index < 0):
-            raise MedReasonerError(
-                f"slice_index {str(index)[:40]!r} is not a slice", "count slices from 0, or leave it out"
-            )
-        if request.window is None:
-            return request
-        return cls(**{**values, "window": _checked_window(request.window)})
+        values = read_object(text, cls)
+        checked_question(values["question"] if isinstance(values["question"], str) else "")
+        return cls(**_checked_view(values))
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+
+@dataclass(frozen=True)
+class RegionRequest:
+    """A region of one slice, drawn or edited by a person: a box, points in it, or both, in picture pixels.
+
+    The picture is the one that the same axis, slice and window give for a question. `question` may be there or not:
+    no reasoner reads it here.
+    """
+
+    box: Optional[list[float]] = None
+    points: Optional[list[list[float]]] = None
+    question: str = ""
+    axis: str = "stored"
+    slice_index: Optional[int] = None
+    window: Optional[tuple[float, float]] = None
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def from_json(cls, text: str) -> RegionRequest:
+        """Read and check a request; raises `MedReasonerError` naming the wrong field, `AnswerError` for a flat box."""
+        values = read_object(text, cls)
+        if values.get("question", "") != "":
+            checked_question(values["question"] if isinstance(values["question"], str) else "")
+        box, points = checked_box(values.get("box")), checked_points(values.get("points")) or None
+        if box is None and points is None:
+            raise MedReasonerError("there is neither a box nor a point", "draw a box around the target, or click on it")
+        return cls(**{**_checked_view(values), "box": box, "points": points})
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -87,6 +109,7 @@ class GroundingResult:
     points_ijk: Optional[list[list[float]]] = None
     box_corners_lps: Optional[list[list[float]]] = None
     points_lps: Optional[list[list[float]]] = None
+    target: str = ""  # short name of what was found, for a segment; empty where the reasoning gives none
     reasoner: dict[str, str] = field(default_factory=dict)  # name, sha256, instruction
     expert: dict[str, str] = field(default_factory=dict)  # name, sha256
     attempts: int = 1  # 2 when the first text could not be read and the reasoner was asked once more
@@ -96,43 +119,23 @@ class GroundingResult:
     @classmethod
     def from_json(cls, text: str) -> GroundingResult:
         """Read a result; raises `MedReasonerError` on another schema version or unknown fields."""
-        values = _object(text, cls)
+        values = read_object(text, cls)
         return cls(**{**values, "picture_size": tuple(values["picture_size"])})
+
+    @classmethod
+    def from_reply(cls, params: dict[str, Any]) -> GroundingResult:
+        """Read the decoded `params` of a server's reply: a result and what `ADDED_BY_THE_SERVER` names."""
+        return cls.from_json(json.dumps({k: v for k, v in params.items() if k not in ADDED_BY_THE_SERVER}))
 
     def to_json(self) -> str:
         """Indented JSON that people can read too."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _object(text: str, kind: type) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:  # JSON may nest 100,000 brackets
-        raise MedReasonerError(f"not JSON: {str(error)[:200]}", "send one JSON object") from error
-    known = {f.name for f in fields(kind)}
-    if not isinstance(values, dict) or not values.keys() <= known:
-        raise MedReasonerError(
-            f"not a {kind.__name__}", f"send a JSON object with keys among {', '.join(sorted(known))}"
-        )
-    if values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise MedReasonerError(
-            f"schema version {values['schema_version']} is not {SCHEMA_VERSION}",
-            "update the older of client and server",
-        )
-    missing = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in values]
-    if missing:
-        raise MedReasonerError(
-            f"a {kind.__name__} without {', '.join(missing)}", "send every field that has no default"
-        )
-    return values
-
-
-def _checked_window(window: Any) -> tuple[float, float]:
-    """Return centre and width as a tuple; whether the width fits the image is for the image to say."""
-    numbers = window if isinstance(window, (list, tuple)) else []
-    ok = len(numbers) == 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
-    if not ok or not all(-1e9 < v < 1e9 for v in numbers):  # false for NaN too
-        raise MedReasonerError(
-            f"the window {str(window)[:80]} is not two numbers", "send [centre, width], or leave it out"
-        )
-    return numbers[0], numbers[1]
+def _checked_view(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values with axis, slice and window checked, as every request has them."""
+    if "axis" in values:
+        check_axis(values["axis"])
+    if values.get("slice_index") is not None:
+        check_slice(values["slice_index"])
+    return {**values, "window": checked_window(values.get("window"))}

@@ -17,6 +17,7 @@ from medreasoner.contract.wire import (
     SCHEMA_VERSION,
     GroundingRequest,
     GroundingResult,
+    RegionRequest,
     checked_question,
 )
 
@@ -62,6 +63,13 @@ def test_a_result_comes_back_as_it_went(result: GroundingResult) -> None:
     again = GroundingResult.from_json(result.to_json())
     assert again == result
     assert isinstance(again.picture_size, tuple)
+
+
+def test_a_reply_carries_what_monai_labels_clients_read_too() -> None:
+    reply = {**json.loads(FOUND.to_json()), "label_names": {"liver": 1}, "latencies": {"total": 0.5}}
+    assert GroundingResult.from_reply(reply) == FOUND
+    with pytest.raises(MedReasonerError, match="not a GroundingResult"):
+        GroundingResult.from_reply({**reply, "colour": "red"})
 
 
 def test_a_result_keeps_scripts_readable() -> None:
@@ -156,3 +164,39 @@ def test_a_result_of_another_form_is_refused(changed: dict[str, Any], why: str) 
     values = {**json.loads(FOUND.to_json()), **changed}
     with pytest.raises(MedReasonerError, match=why):
         GroundingResult.from_json(json.dumps({k: v for k, v in values.items() if v is not ...}))
+
+
+@FEW
+@given(
+    st.lists(st.floats(-9e8, 9e8), min_size=4, max_size=4).filter(lambda b: b[0] < b[2] and b[1] < b[3]),
+    st.none() | st.lists(st.tuples(st.floats(-9e8, 9e8), st.floats(-9e8, 9e8)).map(list), min_size=1, max_size=4),
+)
+def test_a_drawn_region_comes_back_as_it_went(box: list[float], points: Any) -> None:
+    sent = RegionRequest(box, points, "Where?", "axial", 3, (40.0, 400.0))
+    assert RegionRequest.from_json(sent.to_json()) == sent
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({}, "neither a box nor a point"),
+        ({"box": None, "points": []}, "neither a box nor a point"),
+        ({"box": [1, 2, 3]}, "not four numbers"),
+        ({"box": ["1", "2", "3", "4"]}, "not four numbers"),
+        ({"box": [1, 2, float("inf"), 4]}, "not four numbers"),
+        ({"box": [1, 2, 1, 4]}, "has no area"),
+        ({"points": [[1]]}, "not pairs of numbers"),
+        ({"points": {"x": 1, "y": 2}}, "not pairs of numbers"),
+        ({"points": [[1, float("nan")]]}, "not pairs of numbers"),
+        ({"box": [1, 2, 3, 4], "question": 3}, "is empty"),
+        ({"box": [1, 2, 3, 4], "question": "a" * 2001}, "2,001 characters"),
+        ({"box": [1, 2, 3, 4], "axis": "transverse"}, "unknown axis"),
+        ({"box": [1, 2, 3, 4], "slice_index": -1}, "slice_index"),
+        ({"box": [1, 2, 3, 4], "window": [1]}, "not two numbers"),
+        ({"box": [1, 2, 3, 4], "mask": 1}, "not a RegionRequest"),
+    ],
+)
+def test_a_bad_region_is_refused_and_says_which_field(values: dict[str, Any], why: str) -> None:
+    with pytest.raises(MedReasonerError, match=why) as caught:
+        RegionRequest.from_json(json.dumps(values))
+    assert len(str(caught.value)) < 400

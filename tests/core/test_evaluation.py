@@ -11,9 +11,10 @@ import pytest
 
 from medreasoner.cli import app
 from medreasoner.contract.errors import ImageError
+from medreasoner.contract.target import named_target
 from medreasoner.evaluation.cases import cases_of, read_samples
 from medreasoner.evaluation.kinds import cannot_show
-from medreasoner.evaluation.naming import named_target, names
+from medreasoner.evaluation.naming import names
 from medreasoner.evaluation.questions import part
 from medreasoner.evaluation.report import summary
 from medreasoner.evaluation.run import Outcome, prior_boxes
