@@ -67,7 +67,8 @@ class LiteMedSam(PictureExpert[Look]):
         load_strictly(self._network, _in_our_layout(read_weights(path), path), path)
 
     @torch.inference_mode()
-    def _embed(self, pixels: NDArray[np.uint8]) -> Look:
+    def look(self, pixels: NDArray[np.uint8]) -> Look:
+        """Encode a picture, (height, width, 3) uint8 RGB, of whatever size; the slow part."""
         height, width = pixels.shape[:2]
         scale = _CANVAS / max(height, width)
         rows, columns = (max(1, int(side * scale + 0.5)) for side in (height, width))
@@ -77,6 +78,9 @@ class LiteMedSam(PictureExpert[Look]):
         canvas = torch.zeros(1, 3, _CANVAS, _CANVAS)
         canvas[0, :, :rows, :columns] = torch.from_numpy(small).permute(2, 0, 1)
         return Look(self._network.image_encoder(canvas), (height, width), (rows, columns))
+
+    def _embed(self, pixels: NDArray[np.uint8]) -> Look:
+        return self.look(pixels)
 
     @torch.inference_mode()
     def _decode(
