@@ -1,14 +1,11 @@
-"""Every knob of a training run, with its unit; YAML on disk, a frozen dataclass in code."""
+"""Every knob of the embedded reasoner's supervised stage (rl_training/sft.py), with its unit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from medreasoner.contract.errors import MedReasonerError
+from rl_training.config.reading import read_yaml
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,5 @@ class SftConfig:
 
     @classmethod
     def from_yaml(cls, path: Path) -> SftConfig:
-        """Read a YAML file; raises `MedReasonerError` naming unknown keys."""
-        values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        unknown = values.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            known = ", ".join(f.name for f in fields(cls))
-            raise MedReasonerError(f"{path}: unknown keys {', '.join(sorted(unknown))}", f"known keys: {known}")
-        if "mask_layers" in values:
-            values["mask_layers"] = tuple(values["mask_layers"])
-        return cls(**values)
+        """Read a YAML file; raises `MedReasonerError` naming what does not fit."""
+        return read_yaml(path, cls)
