@@ -1,0 +1,249 @@
+"""What is said to the server, and how its answers are read. Knows neither Slicer nor Qt, nor how bytes travel.
+
+A `Call` is one HTTP request as a value. MedReasonerLib/network.py sends it from Slicer's event loop; `send_blocking`
+sends it from a script. docs/http.md describes the same routes from the server's side.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import quote, urlencode
+
+from medreasoner.contract.errors import MedReasonerError
+from medreasoner.contract.wire import GroundingRequest, GroundingResult
+from MedReasonerLib.multipart import Form, Part, parse
+
+_QUICK, _ANSWER, _UPLOAD = 10.0, 300.0, 900.0  # seconds until a call is given up
+_OTHER_SERVER = "check the address: this does not look like a MedReasoner server of this version"
+
+
+class ServerError(MedReasonerError):
+    """The server could not be reached, refused, or failed; `status` is 0 when nothing came back."""
+
+    def __init__(self, what: str, hint: str, status: int = 0) -> None:
+        super().__init__(what, hint)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request.
+
+    Attributes:
+        body: bytes, or a file that holds them (an upload), or None.
+        seconds: time limit for the whole exchange.
+        queue_id: set for work that waits in the server's queue: the name by which its place can be asked.
+    """
+
+    method: str
+    path: str
+    body: Any = None
+    content_type: str = ""
+    seconds: float = _QUICK
+    queue_id: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back, whatever the status."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class ServerImage:
+    """How the server knows an image: a case of its collection, or an upload that lasts for a session."""
+
+    image: str = ""
+    session: str = ""
+
+    @property
+    def query(self) -> str:
+        return urlencode({"session_id": self.session} if self.session else {"image": self.image})
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A reply to a question or to an edited box.
+
+    Attributes:
+        result: the answer in all coordinates; for edits, what the server repeats of it.
+        target: short name of what was found, or an empty string.
+        mask_file: a NRRD file with the geometry of the image.
+    """
+
+    result: GroundingResult
+    target: str
+    mask_file: bytes
+
+
+@dataclass(frozen=True)
+class Server:
+    """An address with its token: turns calls into URLs and headers, and replies into values or errors."""
+
+    address: str
+    token: str = field(default="", repr=False)
+
+    def url(self, call: Call) -> str:
+        return self.address + call.path
+
+    def headers(self, call: Call) -> dict[str, str]:
+        found = {"Accept": "*/*"}
+        if call.content_type:
+            found["Content-Type"] = call.content_type
+        if call.queue_id:
+            found["X-Request-ID"] = call.queue_id
+        if self.token:
+            found["Authorization"] = f"Bearer {self.token}"
+        return found
+
+    def check(self, call: Call, reply: Reply) -> None:
+        """Raise `ServerError` with address, status and the server's own reason unless the status is 2xx."""
+        if 200 <= reply.status < 300:
+            return
+        detail, hint = _reason(reply)
+        hints = {401: "fill in the access token that the server's owner gave you", 503: "wait a moment and ask again"}
+        what = f"{self.address} answered {reply.status} to {call.path.partition('?')[0]}: {detail}"
+        raise ServerError(what, hint or hints.get(reply.status, "look into the server's log"), reply.status)
+
+
+def _reason(reply: Reply) -> tuple[str, str]:
+    try:
+        said = json.loads(reply.body)
+    except ValueError:  # a proxy's HTML page
+        return reply.body[:200].decode("utf-8", "replace").strip() or "no reason given", ""
+    if not isinstance(said, dict) or "detail" not in said:
+        return str(said)[:200], ""
+    return str(said["detail"])[:1000], str(said.get("hint", ""))
+
+
+def info() -> Call:
+    return Call("GET", "/info/")
+
+
+def ask(image: ServerImage, request: GroundingRequest) -> Call:
+    """Ask a question about one slice; `read_answer` reads the reply."""
+    return _infer("medreasoner", image, _set_fields(request))
+
+
+def refine(image: ServerImage, where: dict[str, Any], box: list[float], points: Optional[list[list[float]]]) -> Call:
+    """Ask for the mask of an edited box; `where` holds axis, slice_index and window, box and points picture pixels."""
+    return _infer("medreasoner_refine", image, {**where, "box": box, **({"points": points} if points else {})})
+
+
+def whole_volume(image: ServerImage, where: dict[str, Any], box: list[float]) -> Call:
+    """Ask for the mask through all slices, from the box on one of them."""
+    return _infer("medreasoner_volume", image, {**where, "box": box})
+
+
+def _infer(model: str, image: ServerImage, params: dict[str, Any]) -> Call:
+    text = json.dumps({**params, "result_extension": ".nrrd", "result_dtype": "uint8"}, allow_nan=False)
+    form = Form()
+    body = form.body({"params": Part(text.encode())})
+    path = f"/infer/{model}?{image.query}&output=all"
+    return Call("POST", path, body, form.content_type, _ANSWER, uuid.uuid4().hex)
+
+
+def _set_fields(request: GroundingRequest) -> dict[str, Any]:
+    return {name: value for name, value in asdict(request).items() if value is not None}
+
+
+def open_session(body: Path, content_type: str) -> Call:
+    """Upload an image for this session; `read_session` reads the reply."""
+    return Call("PUT", "/session/", body, content_type, _UPLOAD)
+
+
+def close_session(image: ServerImage) -> Call:
+    return Call("DELETE", f"/session/{quote(image.session)}")
+
+
+def add_case(name: str, body: Path, content_type: str) -> Call:
+    """Upload an image into the server's collection under a name."""
+    return Call("PUT", f"/datastore/image?image={quote(name, safe='')}", body, content_type, _UPLOAD)
+
+
+def save_label(image: str, mask_file: bytes, target: str, record: dict[str, Any]) -> Call:
+    """Store a label with its question and history (`medreasoner.contract.label.LabelRecord` as JSON)."""
+    params = {"label_info": [{"name": target, "idx": 1}], "medreasoner": record}
+    form = Form()
+    parts = {"params": Part(json.dumps(params, allow_nan=False).encode()), "label": Part(mask_file, "label.nrrd")}
+    path = f"/datastore/label?image={quote(image, safe='')}&tag=final"
+    return Call("PUT", path, form.body(parts), form.content_type, _UPLOAD)
+
+
+def next_case(strategy: str) -> Call:
+    """Ask which case to label next; `read_case` reads the reply."""
+    return Call("POST", f"/activelearning/{quote(strategy, safe='')}", b"{}", "application/json", _QUICK)
+
+
+def get_case(image: str) -> Call:
+    """Download a case of the server's collection."""
+    return Call("GET", f"/datastore/image?image={quote(image, safe='')}", seconds=_UPLOAD)
+
+
+def queue_place(call: Call) -> Call:
+    return Call("GET", f"/queue/{quote(call.queue_id)}")
+
+
+def leave_queue(call: Call) -> Call:
+    return Call("DELETE", f"/queue/{quote(call.queue_id)}")
+
+
+def read_json(reply: Reply) -> dict[str, Any]:
+    """Raises `MedReasonerError` unless the reply is a JSON object."""
+    try:
+        values = json.loads(reply.body)
+    except ValueError as error:
+        raise MedReasonerError(f"the server's answer is not JSON: {error}", _OTHER_SERVER) from error
+    if not isinstance(values, dict):
+        raise MedReasonerError("the server's answer is not a JSON object", _OTHER_SERVER)
+    return values
+
+
+def read_session(reply: Reply) -> ServerImage:
+    session = read_json(reply).get("session_id")
+    if not isinstance(session, str) or not session:
+        raise MedReasonerError("the server opened no session for the image", "restart it with sessions enabled")
+    return ServerImage(session=session)
+
+
+def read_case(reply: Reply) -> Optional[str]:
+    """Name of the next case, or None when there is none left."""
+    return read_json(reply).get("id") or None
+
+
+def read_answer(reply: Reply) -> Answered:
+    """Raises `MedReasonerError` when the reply is no answer of this schema version."""
+    parts = parse(reply.body, reply.content_type)
+    if not {"params", "image"} <= parts.keys():
+        raise MedReasonerError(f"the server sent {sorted(parts)} instead of an answer and a mask", _OTHER_SERVER)
+    params = read_json(Reply(reply.status, "application/json", parts["params"].content))
+    known = {f.name for f in fields(GroundingResult)}
+    result = GroundingResult.from_json(json.dumps({k: v for k, v in params.items() if k in known}))
+    return Answered(result, str(params.get("target") or ""), parts["image"].content)
+
+
+def send_blocking(server: Server, call: Call) -> Reply:
+    """Send a call and wait, for scripts; raises `ServerError` when no HTTP answer comes back."""
+    body = call.body.read_bytes() if isinstance(call.body, Path) else call.body
+    request = urllib.request.Request(server.url(call), body, server.headers(call), method=call.method)
+    try:
+        with urllib.request.urlopen(request, timeout=call.seconds) as got:
+            return Reply(got.status, got.headers.get("Content-Type", ""), got.read())
+    except urllib.error.HTTPError as error:
+        return Reply(error.code, error.headers.get("Content-Type", ""), error.read())
+    except OSError as error:  # URLError, time-outs and broken connections
+        raise unreachable(server, str(getattr(error, "reason", error))) from error
+
+
+def unreachable(server: Server, why: str) -> ServerError:
+    """The error for a server that gives no HTTP answer."""
+    return ServerError(f"no answer from {server.address}: {why}", "check the address, and that the server is running")
