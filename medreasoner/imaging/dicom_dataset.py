@@ -97,6 +97,11 @@ def read_dataset(path: Path) -> Dataset:
     return dataset
 
 
+def read_attributes(path: Path) -> Dataset:
+    """Everything in a file but its pixels; raises `ImageError` for what is not DICOM."""
+    return _read(path, stop_before_pixels=True)
+
+
 def is_image(dataset: Dataset) -> bool:
     """Whether a header read by `read_header` belongs to an image one can ask about."""
     return "Rows" in dataset and dataset.get("Modality") not in DERIVED
