@@ -10,13 +10,14 @@ import json
 import urllib.error
 import urllib.request
 import uuid
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 from urllib.parse import quote, urlencode
 
 from medreasoner.contract.errors import MedReasonerError
-from medreasoner.contract.wire import GroundingRequest, GroundingResult
+from medreasoner.contract.label import LabelRecord
+from medreasoner.contract.wire import GroundingRequest, GroundingResult, RegionRequest
 from MedReasonerLib.multipart import Form, Part, parse
 
 _QUICK, _ANSWER, _UPLOAD = 10.0, 300.0, 900.0  # seconds until a call is given up
@@ -72,16 +73,9 @@ class ServerImage:
 
 @dataclass(frozen=True)
 class Answered:
-    """A reply to a question or to an edited box.
-
-    Attributes:
-        result: the answer in all coordinates; for edits, what the server repeats of it.
-        target: short name of what was found, or an empty string.
-        mask_file: a NRRD file with the geometry of the image.
-    """
+    """A reply to a question or to a region: the answer in all coordinates, and a NRRD mask of the image's grid."""
 
     result: GroundingResult
-    target: str
     mask_file: bytes
 
 
@@ -131,29 +125,26 @@ def info() -> Call:
 
 def ask(image: ServerImage, request: GroundingRequest) -> Call:
     """Ask a question about one slice; `read_answer` reads the reply."""
-    return _infer("medreasoner", image, _set_fields(request))
+    return _infer("medreasoner", image, request)
 
 
-def refine(image: ServerImage, where: dict[str, Any], box: list[float], points: Optional[list[list[float]]]) -> Call:
-    """Ask for the mask of an edited box; `where` holds axis, slice_index and window, box and points picture pixels."""
-    return _infer("medreasoner_refine", image, {**where, "box": box, **({"points": points} if points else {})})
+def refine(image: ServerImage, region: RegionRequest) -> Call:
+    """Ask for the mask of an edited or drawn box; `read_answer` reads the reply."""
+    return _infer("medreasoner_refine", image, region)
 
 
-def whole_volume(image: ServerImage, where: dict[str, Any], box: list[float]) -> Call:
-    """Ask for the mask through all slices, from the box on one of them."""
-    return _infer("medreasoner_volume", image, {**where, "box": box})
+def whole_volume(image: ServerImage, region: RegionRequest) -> Call:
+    """Ask for the mask through all slices, from the box on one of them; `read_answer` reads the reply."""
+    return _infer("medreasoner_volume", image, region)
 
 
-def _infer(model: str, image: ServerImage, params: dict[str, Any]) -> Call:
+def _infer(model: str, image: ServerImage, request: Union[GroundingRequest, RegionRequest]) -> Call:
+    params = {name: value for name, value in asdict(request).items() if value not in (None, "")}
     text = json.dumps({**params, "result_extension": ".nrrd", "result_dtype": "uint8"}, allow_nan=False)
     form = Form()
     body = form.body({"params": Part(text.encode())})
     path = f"/infer/{model}?{image.query}&output=all"
     return Call("POST", path, body, form.content_type, _ANSWER, uuid.uuid4().hex)
-
-
-def _set_fields(request: GroundingRequest) -> dict[str, Any]:
-    return {name: value for name, value in asdict(request).items() if value is not None}
 
 
 def open_session(body: Path, content_type: str) -> Call:
@@ -170,9 +161,10 @@ def add_case(name: str, body: Path, content_type: str) -> Call:
     return Call("PUT", f"/datastore/image?image={quote(name, safe='')}", body, content_type, _UPLOAD)
 
 
-def save_label(image: str, mask_file: bytes, target: str, record: dict[str, Any]) -> Call:
-    """Store a label with its question and history (`medreasoner.contract.label.LabelRecord` as JSON)."""
-    params = {"label_info": [{"name": target, "idx": 1}], "medreasoner": record}
+def save_label(image: str, mask_file: bytes, record: LabelRecord) -> Call:
+    """Store a label with its question, reasoning and history."""
+    label_info = [{"name": record.target or "target", "idx": 1}]
+    params = {"label_info": label_info, "medreasoner": json.loads(record.to_json())}
     form = Form()
     parts = {"params": Part(json.dumps(params, allow_nan=False).encode()), "label": Part(mask_file, "label.nrrd")}
     path = f"/datastore/label?image={quote(image, safe='')}&tag=final"
@@ -226,9 +218,7 @@ def read_answer(reply: Reply) -> Answered:
     if not {"params", "image"} <= parts.keys():
         raise MedReasonerError(f"the server sent {sorted(parts)} instead of an answer and a mask", _OTHER_SERVER)
     params = read_json(Reply(reply.status, "application/json", parts["params"].content))
-    known = {f.name for f in fields(GroundingResult)}
-    result = GroundingResult.from_json(json.dumps({k: v for k, v in params.items() if k in known}))
-    return Answered(result, str(params.get("target") or ""), parts["image"].content)
+    return Answered(GroundingResult.from_reply(params), parts["image"].content)
 
 
 def send_blocking(server: Server, call: Call) -> Reply:
