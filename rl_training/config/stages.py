@@ -45,7 +45,9 @@ class Stage:
     shape: Literal["", "embedded", "3b", "7b"] = ""
     canvas: int | None = None  # pixels a side; None here and below: as the starting folder's card says
     instruction: Literal["direct", "full"] | None = None
-    may_abstain: bool | None = None  # without it, absent targets are left out of the data
+    may_abstain: bool | None = None
+    absent_share: float = 0.1  # of the questions, at most, ask for what is not there, if the reasoner may say so
+    wordings: int = 1  # questions about each target in an epoch
     epochs: float = 1.0
     max_updates: int = 0  # 0: as many as the epochs have
     micro_batch: int = 1  # examples, or completions, a device at a time
