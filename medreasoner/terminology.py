@@ -52,6 +52,7 @@ ABNORMAL = _snomed("49755003", "Morphologically Altered Structure")
 SUBSTANCE = _snomed("91720002", "Body Substance")
 OBJECT = _snomed("260787004", "Physical object")
 LEFT, RIGHT = _snomed("7771000", "Left"), _snomed("24028007", "Right")
+ABSENT = _snomed("272519000", "Absent")
 ANTERIOR, POSTERIOR = _snomed("255549009", "Anterior"), _snomed("255551008", "Posterior")
 
 _BRAIN = _snomed("12738006", "Brain")
