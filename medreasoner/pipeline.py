@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,67 +70,96 @@ class GroundingPipeline:
         return Grounding(question, reply.answer, found.mask, sure, reply.attempts, timings)
 
     def refine(
-        self, picture: Picture, box: Box, points: tuple[Point, ...] = (), timings: dict[str, float] | None = None
+        self, picture: Picture, box: Box | None, points: Sequence[Point] = (), timings: dict[str, float] | None = None
     ) -> Segmentation:
         """Return a mask for an edited box and points, without the reasoner; quick once the picture was seen.
 
+        Points beside a box are left out where the expert takes none.
+
         Raises:
             AnswerError: the box has no part inside the picture.
+            MedReasonerError: there are only points, and the expert takes none.
         """
         times = {} if timings is None else timings
         start = time.perf_counter()
         self.expert.set_picture(picture)
         encoded = time.perf_counter()
-        clipped = picture.clip(box)
-        found = self.expert.segment(clipped, points if "points" in self.expert.takes else ())
+        clipped = None if box is None else picture.clip(box)
+        usable = points if clipped is None or "points" in self.expert.takes else ()
+        found = self.expert.segment(clipped, usable)
         times["encode"], times["segment"] = encoded - start, time.perf_counter() - encoded
         return found
 
     def result(self, grounding: Grounding, picture: Picture) -> GroundingResult:
         """Put a grounding into every coordinate system, ready for the wire."""
-        common = {
-            "question": grounding.question,
-            "reasoning": grounding.answer.reasoning,
-            "absent": grounding.absent,
-            "confidence": round(grounding.confidence, 4),
-            "picture_size": (picture.width, picture.height),
-            "axis": picture.axis,
-            "slice_index": picture.slice_index,
-            "reasoner": {
+        answer = grounding.answer
+        placed = {} if isinstance(answer, AbsentAnswer) else _placed(picture, answer.box, answer.points)
+        return GroundingResult(
+            question=grounding.question,
+            reasoning=answer.reasoning,
+            absent=grounding.absent,
+            confidence=round(grounding.confidence, 4),
+            reasoner={
                 "name": self.reasoner.name,
                 "sha256": self.reasoner.sha256,
                 "instruction_sha256": self.reasoner.instruction_sha256,
             },
-            "expert": {"name": self.expert.name, "sha256": self.expert.sha256},
-            "attempts": grounding.attempts,
-            "timings": {stage: round(seconds, 4) for stage, seconds in grounding.timings.items()},
-        }
-        answer = grounding.answer
-        if isinstance(answer, AbsentAnswer):
-            return GroundingResult(**common)  # type: ignore[arg-type]
-        box = answer.box
-        corners = [
-            Point(box.x_min, box.y_min),
-            Point(box.x_max, box.y_min),
-            Point(box.x_max, box.y_max),
-            Point(box.x_min, box.y_max),
-        ]
-        return GroundingResult(
-            **common,  # type: ignore[arg-type]
+            attempts=grounding.attempts,
             target=named_target(answer.reasoning),
-            box=_rounded(box.as_list()),
-            points=[_rounded([p.x, p.y]) for p in answer.points],
-            box_corners_ijk=[_rounded(picture.index_of(p)) for p in corners],
-            points_ijk=[_rounded(picture.index_of(p)) for p in answer.points],
-            box_corners_lps=_in_patient(picture, corners),
-            points_lps=_in_patient(picture, list(answer.points)),
+            **self._shared(picture, grounding.timings),
+            **placed,
         )
+
+    def region_result(
+        self,
+        picture: Picture,
+        box: Box | None,
+        points: Sequence[Point],
+        found: Segmentation,
+        timings: dict[str, float],
+        question: str = "",
+    ) -> GroundingResult:
+        """Put what `refine` found into the same form; no reasoner looked, so it says nothing."""
+        return GroundingResult(
+            question=question,
+            reasoning="",
+            absent=False,
+            confidence=round(found.quality, 4),
+            attempts=0,
+            **self._shared(picture, timings),
+            **_placed(picture, box, points),
+        )
+
+    def _shared(self, picture: Picture, timings: dict[str, float]) -> dict[str, Any]:
+        return {
+            "picture_size": (picture.width, picture.height),
+            "axis": picture.axis,
+            "slice_index": picture.slice_index,
+            "expert": {"name": self.expert.name, "sha256": self.expert.sha256},
+            "timings": {stage: round(seconds, 4) for stage, seconds in timings.items()},
+        }
+
+
+def _placed(picture: Picture, box: Box | None, points: Sequence[Point]) -> dict[str, Any]:
+    """Box and points in picture pixels, IJK and LPS; what there is not is left out."""
+    placed: dict[str, Any] = {}
+    if box is not None:
+        edges = ((box.x_min, box.y_min), (box.x_max, box.y_min), (box.x_max, box.y_max), (box.x_min, box.y_max))
+        corners = [Point(x, y) for x, y in edges]
+        placed["box"] = _rounded(box.as_list())
+        placed["box_corners_ijk"] = [_rounded(picture.index_of(p)) for p in corners]
+        placed["box_corners_lps"] = _in_patient(picture, corners)
+    if points:
+        placed["points"] = [_rounded([p.x, p.y]) for p in points]
+        placed["points_ijk"] = [_rounded(picture.index_of(p)) for p in points]
+        placed["points_lps"] = _in_patient(picture, points)
+    return placed
 
 
 def _rounded(values: NDArray[np.float64] | list[float]) -> list[float]:
     return [round(float(v), 3) for v in values]
 
 
-def _in_patient(picture: Picture, points: list[Point]) -> list[list[float]] | None:
+def _in_patient(picture: Picture, points: Sequence[Point]) -> list[list[float]] | None:
     positions = [picture.lps_of(p) for p in points]
     return None if picture.index_to_lps is None else [_rounded(p) for p in positions if p is not None]

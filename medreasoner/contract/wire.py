@@ -34,10 +34,14 @@ ADDED_BY_THE_SERVER = ("label_names", "latencies")  # MONAI Label's own fields, 
 
 @dataclass(frozen=True)
 class GroundingRequest:
-    """A question about one slice. Unset fields mean: let the server choose (middle slice, automatic window)."""
+    """A question about one slice. Unset fields mean: let the server choose.
+
+    It takes the acquired plane of DICOM and the plane of finest resolution of NIfTI and NRRD, the middle slice, and
+    the file's own window or an automatic one. The result says which axis and slice that was.
+    """
 
     question: str
-    axis: str = "stored"
+    axis: Optional[str] = None  # one of AXES
     slice_index: Optional[int] = None
     window: Optional[tuple[float, float]] = None  # centre and width, in the volume's units (HU for CT)
     schema_version: int = SCHEMA_VERSION
@@ -65,7 +69,7 @@ class RegionRequest:
     box: Optional[list[float]] = None
     points: Optional[list[list[float]]] = None
     question: str = ""
-    axis: str = "stored"
+    axis: Optional[str] = None
     slice_index: Optional[int] = None
     window: Optional[tuple[float, float]] = None
     schema_version: int = SCHEMA_VERSION
@@ -93,7 +97,8 @@ class GroundingResult:
     Picture pixels: corner origin, x right, y down, half-open box. IJK: continuous voxel indices of the file,
     whole numbers at voxel centres. LPS: DICOM patient millimetres (left, posterior, superior positive). Corners
     run top-left, top-right, bottom-right, bottom-left of the box. All of these are None when the target is absent;
-    LPS is None for an image that does not know where the patient was.
+    LPS is None for an image that does not know where the patient was. A region that a person drew comes back with an
+    empty reasoning, and without box or points where there were none.
     """
 
     question: str
@@ -112,7 +117,7 @@ class GroundingResult:
     target: str = ""  # short name of what was found, for a segment; empty where the reasoning gives none
     reasoner: dict[str, str] = field(default_factory=dict)  # name, sha256, instruction
     expert: dict[str, str] = field(default_factory=dict)  # name, sha256
-    attempts: int = 1  # 2 when the first text could not be read and the reasoner was asked once more
+    attempts: int = 1  # 2 when the first text could not be read; 0 when a person drew the box and no reasoner looked
     timings: dict[str, float] = field(default_factory=dict)  # seconds per stage
     schema_version: int = SCHEMA_VERSION
 
@@ -134,7 +139,7 @@ class GroundingResult:
 
 def _checked_view(values: dict[str, Any]) -> dict[str, Any]:
     """The same values with axis, slice and window checked, as every request has them."""
-    if "axis" in values:
+    if values.get("axis") is not None:
         check_axis(values["axis"])
     if values.get("slice_index") is not None:
         check_slice(values["slice_index"])

@@ -14,28 +14,44 @@ from medreasoner.picture import Matrix, Picture
 
 
 def write_mask(mask: NDArray[np.bool_], picture: Picture, image: StoredImage, path: Path) -> Path:
-    """Put a picture mask into the image's own grid and save it.
+    """Put a picture mask into the image's own grid and save it as `write_volume_mask` does.
 
     Args:
         mask: (height, width) bool, in picture pixels.
         picture: the picture it was drawn on, cut from `image`.
         image: where the picture came from.
-        path: .nii, .nii.gz or .nrrd hold the whole grid, 0 and 1 as uint8, with the geometry of the image (none
-            where the image has none); .png holds the shown frame, 0 and 255, columns and rows as stored, and is not
-            for volumes.
+        path: .png holds the frame that the picture shows.
 
     Returns:
         `path`.
 
     Raises:
-        ImageError: another size than the picture, a file type that does not fit, or a folder that cannot be written.
+        ImageError: another size than the picture, or what `write_volume_mask` raises.
     """
     if mask.shape != (picture.height, picture.width) or picture.shape != image.shape:
-        raise ImageError(
-            f"a mask of {' x '.join(map(str, mask.shape))} does not fit {image.path.name}",
-            "pass the picture that the mask was drawn on and the image that the picture was cut from",
-        )
-    volume = picture.mask_in_volume(mask)
+        raise _misfit(mask, image)
+    frame = picture.slice_index if picture.shape[2] > 1 else 0
+    return write_volume_mask(picture.mask_in_volume(mask), image, path, frame)
+
+
+def write_volume_mask(volume: NDArray[Any], image: StoredImage, path: Path, frame: int = 0) -> Path:
+    """Save a mask that lies in the image's own grid already.
+
+    Args:
+        volume: (i, j, k) as the image's values, zeros and ones; its type is the file's.
+        image: the image that it lies over.
+        path: .nii, .nii.gz or .nrrd hold the whole grid, with the geometry of the image (none where the image has
+            none); .png holds one frame, 0 and 255, columns and rows as stored, and is not for volumes.
+        frame: which k a .png holds.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ImageError: another size than the image, a file type that does not fit, or a folder that cannot be written.
+    """
+    if volume.shape != image.shape:
+        raise _misfit(volume, image)
     name = path.name.lower()
     try:
         if name.endswith((".nii", ".nii.gz")):
@@ -43,7 +59,7 @@ def write_mask(mask: NDArray[np.bool_], picture: Picture, image: StoredImage, pa
         elif name.endswith(".nrrd"):
             _write_nrrd(volume, image, path)
         elif name.endswith(".png"):
-            _write_png(volume, picture, image, path)
+            _write_png(volume[:, :, frame], image, path)
         else:
             raise ImageError(f"masks are not written as {path.suffix or 'files without ending'}", _endings(image))
     except OSError as error:
@@ -51,11 +67,18 @@ def write_mask(mask: NDArray[np.bool_], picture: Picture, image: StoredImage, pa
     return path
 
 
+def _misfit(mask: NDArray[Any], image: StoredImage) -> ImageError:
+    return ImageError(
+        f"a mask of {' x '.join(map(str, mask.shape))} does not fit {image.path.name}",
+        "pass the picture that the mask was drawn on and the image that the picture was cut from",
+    )
+
+
 def _endings(image: StoredImage) -> str:
     return "use .nii.gz or .nrrd" if image.is_volume else "use .png, .nii.gz or .nrrd"
 
 
-def _write_nifti(volume: NDArray[np.uint8], image: StoredImage, path: Path) -> None:
+def _write_nifti(volume: NDArray[Any], image: StoredImage, path: Path) -> None:
     import nibabel
 
     new_file: Any = nibabel.Nifti1Image
@@ -79,7 +102,7 @@ def _is_orthogonal(affine: Matrix) -> bool:
     return bool(np.allclose(directions.T @ directions, np.eye(3), atol=1e-4))
 
 
-def _write_nrrd(volume: NDArray[np.uint8], image: StoredImage, path: Path) -> None:
+def _write_nrrd(volume: NDArray[Any], image: StoredImage, path: Path) -> None:
     import nrrd
 
     header: dict[str, object] = {"encoding": "gzip", "kinds": ["domain"] * 3}
@@ -92,10 +115,9 @@ def _write_nrrd(volume: NDArray[np.uint8], image: StoredImage, path: Path) -> No
     nrrd.write(str(path), volume, header, index_order="F")
 
 
-def _write_png(volume: NDArray[np.uint8], picture: Picture, image: StoredImage, path: Path) -> None:
+def _write_png(frame: NDArray[Any], image: StoredImage, path: Path) -> None:
     from PIL import Image
 
     if image.is_volume:
         raise ImageError(f"a .png cannot hold a mask of the volume {image.path.name}", _endings(image))
-    frame = volume[:, :, picture.slice_index if picture.shape[2] > 1 else 0]
-    Image.fromarray(frame.T * np.uint8(255)).save(path)
+    Image.fromarray((frame.T != 0) * np.uint8(255)).save(path)

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from medreasoner.contract.errors import ImageError
-from medreasoner.imaging import StoredImage, open_image, write_mask
+from medreasoner.imaging import StoredImage, open_image, write_mask, write_volume_mask
 from medreasoner.picture import Picture
 
 PYDICOM = Path(pydicom.data.__file__).parent / "test_files"
@@ -138,6 +138,20 @@ def test_images_without_geometry_get_masks_without_geometry(ending: str, tmp_pat
     picture = image.picture()
     mask = open_image(write_mask(drawn(picture), picture, image, tmp_path / f"mask{ending}"))
     assert (mask.index_to_lps, mask.shape, mask.spacing) == (None, image.shape, pytest.approx(image.spacing))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_a_mask_of_many_slices_keeps_its_place_and_its_type(ending: str, tmp_path: Path) -> None:
+    image = open_image(volume(tmp_path))
+    chosen = np.random.default_rng(5).random(image.shape) < 0.3
+    path = write_volume_mask(chosen.astype(np.uint16), image, tmp_path / f"mask{ending}")
+    written = sitk.ReadImage(str(path))
+    assert written.GetPixelID() == sitk.sitkUInt16
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written).transpose(2, 1, 0), chosen)
+    here = written.TransformContinuousIndexToPhysicalPoint([3.0, 1.5, 2.0])
+    np.testing.assert_allclose((image.index_to_lps @ [3.0, 1.5, 2.0, 1])[:3], here, atol=1e-4)
+    with pytest.raises(ImageError, match="does not fit"):
+        write_volume_mask(chosen[:-1], image, tmp_path / f"mask{ending}")
 
 
 def opened_with_picture(path: Path) -> tuple[StoredImage, Picture]:

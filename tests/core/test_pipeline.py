@@ -41,6 +41,7 @@ def test_optic_disc_is_named_boxed_and_segmented(pipeline: GroundingPipeline, re
     grounding = pipeline.ground("Where do the nerve fibres leave the eye as one bundle?", retina)
     assert isinstance(grounding.answer, GroundingAnswer)
     assert "optic disc" in grounding.answer.reasoning
+    assert pipeline.result(grounding, retina).target == "optic disc"
     assert box_iou(grounding.answer.box, OPTIC_DISC) > 0.5
     rows, columns = np.nonzero(grounding.mask)
     inside = (columns > 90) & (columns < 320) & (rows > 530) & (rows < 800)
@@ -86,6 +87,16 @@ def test_refining_moves_the_mask_with_the_box(pipeline: GroundingPipeline, retin
     assert mask[560:770, 115:295].sum() > 0.9 * mask.sum() > 0
     with pytest.raises(AnswerError, match="->"):
         pipeline.refine(retina, Box(5000, 5000, 5100, 5100))
+
+
+def test_a_drawn_region_gets_a_result_in_which_no_reasoner_speaks(pipeline: GroundingPipeline, retina: Picture) -> None:
+    found = pipeline.refine(retina, OPTIC_DISC)
+    drawn = pipeline.region_result(retina, OPTIC_DISC, (), found, {"segment": 0.1}, "Where is the disc?")
+    result = GroundingResult.from_json(drawn.to_json())
+    assert (result.reasoning, result.reasoner, result.attempts, result.absent) == ("", {}, 0, False)
+    assert result.box == OPTIC_DISC.as_list()
+    assert result.box_corners_ijk == [[114.5, 559.5, 0], [294.5, 559.5, 0], [294.5, 769.5, 0], [114.5, 769.5, 0]]
+    assert (result.points, result.points_ijk, result.question) == (None, None, "Where is the disc?")
 
 
 @pytest.mark.parametrize("question", ["", "   \n", "x" * 10_000], ids=["empty", "blank", "endless"])
