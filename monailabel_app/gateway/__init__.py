@@ -1,0 +1,1 @@
+"""The gateway: what stands between the network and MONAI Label's application."""

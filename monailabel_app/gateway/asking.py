@@ -1,0 +1,135 @@
+"""POST /infer/{model}: check, queue, answer; GET and DELETE /queue/{id}: where a question stands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from requests_toolbelt import MultipartEncoder
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from monailabel_app.gateway.errors import Conflict, Refusal
+from monailabel_app.gateway.lanes import Ticket
+from monailabel_app.gateway.service import Service, service
+from monailabel_app.gateway.tokens import Role
+from monailabel_app.gateway.uploads import field, opened_form
+from monailabel_app.gateway.validation import checked_output, checked_params, known_image, session_image
+
+
+@dataclass(frozen=True)
+class Question:
+    """One checked request to a model."""
+
+    id: str
+    who: str
+    model: str
+    image: str  # the id in the datastore; empty for a session
+    path: str  # the image on this machine: a file, or a folder of DICOM files
+    params: dict[str, Any]
+    output: str
+
+
+async def infer(request: Request) -> Response:
+    """Answer a question, or segment a box; docs/http.md has the contract."""
+    here = service(request)
+    async with opened_form(request) as form:
+        text = field(form, "params", "{}")
+    question = await run_in_threadpool(_checked, here, request, text)
+    ticket: Ticket
+
+    def work() -> Response:
+        return _answer(here, question, ticket)
+
+    ticket = here.lanes.submit(question.model, work, question.id, question.who)
+    answer = asyncio.wrap_future(ticket.future)
+    gone = asyncio.create_task(_farewell(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()  # reaches the ticket; what has begun is finished, and its answer dropped
+    finally:
+        gone.cancel()
+    if answer.cancelled():
+        raise Conflict("the question was withdrawn", "ask again")
+    return await answer
+
+
+async def queue_state(request: Request) -> Response:
+    """Say whether a question waits, runs or is done, how many are ahead of it, and for how long."""
+    user = request.state.user
+    id = request.path_params["id"]
+    return JSONResponse(service(request).lanes.state(id, user.name, any_owner=user.role is Role.ADMIN))
+
+
+async def withdraw(request: Request) -> Response:
+    """Cancel a question that has not begun."""
+    user = request.state.user
+    service(request).lanes.withdraw(request.path_params["id"], user.name, any_owner=user.role is Role.ADMIN)
+    return JSONResponse({})
+
+
+def _checked(here: Service, request: Request, text: str) -> Question:
+    model, query = request.path_params["model"], request.query_params
+    here.known_model(model)
+    output = checked_output(query.get("output") or "all")
+    params = checked_params(model, text)
+    image, session = query.get("image", ""), query.get("session_id", "")
+    if session:
+        image, path = "", session_image(here.application.sessions(), session)
+    elif image:
+        store = here.application.datastore()
+        path = str(store.get_image_uri(known_image(store, image)))
+    else:
+        raise Refusal("the request names no image", "add ?image=ID, or ?session_id=ID after PUT /session/")
+    id = request.headers.get("x-request-id") or uuid.uuid4().hex
+    return Question(id, request.state.user.name, model, image, path, params, output)
+
+
+async def _farewell(request: Request) -> None:
+    """Return when the client has gone; its body has been read already."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _answer(here: Service, question: Question, ticket: Ticket) -> Response:
+    """Run the model and pack its answer; in the lane's thread."""
+    result = here.application.infer({"model": question.model, "image": question.path, **question.params})
+    mask, params = Path(result["file"]), result["params"]
+    try:
+        here.metrics.answered(question.model, ticket.waited, params)
+        here.audit.write(
+            "answer",
+            question.who,
+            request_id=question.id,
+            model=question.model,
+            image=question.image,
+            asked=question.params,
+            answer=params,
+        )
+        return _packed(question.output, mask, params)
+    finally:
+        with suppress(FileNotFoundError):
+            mask.unlink()
+
+
+def _packed(output: str, mask: Path, params: dict[str, Any]) -> Response:
+    if output == "json":
+        return JSONResponse(params)
+    if output == "image":
+        headers = {"Content-Disposition": f'attachment; filename="{mask.name}"'}
+        return Response(mask.read_bytes(), media_type="application/octet-stream", headers=headers)
+    text = json.dumps(params, allow_nan=False)
+    parts = MultipartEncoder(
+        {
+            "params": (None, text, "application/json"),
+            "image": (mask.name, mask.read_bytes(), "application/octet-stream"),
+        }
+    )
+    return Response(parts.to_string(), media_type=parts.content_type)

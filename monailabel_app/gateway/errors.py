@@ -1,0 +1,150 @@
+"""Refusals and failures as HTTP: a status, one sentence of what went wrong, one of what to do."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from monailabel.interfaces.exception import MONAILabelException
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from medreasoner.contract.errors import (
+    AnswerError,
+    CheckpointError,
+    ImageError,
+    MedReasonerError,
+    QuestionError,
+    ReasonerError,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Refusal(MedReasonerError):
+    """The request is not one that this server carries out. Children set the HTTP status."""
+
+    status = 400
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that go with the status."""
+        return {}
+
+
+class NotSignedIn(Refusal):
+    """No token, or one that does not hold."""
+
+    status = 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class NotAllowed(Refusal):
+    """The user's role, or where the request comes from, does not allow it."""
+
+    status = 403
+
+
+class NotFound(Refusal):
+    """No such model, image, session, label or question."""
+
+    status = 404
+
+
+class Conflict(Refusal):
+    """It contradicts what is there already."""
+
+    status = 409
+
+
+class TooLarge(Refusal):
+    """More bytes than the server takes."""
+
+    status = 413
+
+
+class Unavailable(Refusal):
+    """The server cannot do it now; the same request may succeed later."""
+
+    status = 503
+
+    def __init__(self, what: str, hint: str, retry_after: int = 5) -> None:
+        super().__init__(what, hint)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after)}
+
+
+_STATUS: dict[type[MedReasonerError], int] = {
+    QuestionError: 422,
+    ImageError: 422,
+    AnswerError: 422,
+    ReasonerError: 502,
+    CheckpointError: 503,
+    MedReasonerError: 400,
+}
+_HINTS = {404: "see docs/http.md for what is served", 405: "see docs/http.md for the methods of this address"}
+
+
+def kind_and_status(error: Exception) -> tuple[str, int]:
+    """Name an error as the reply and the metrics do; a `MedReasonerError` may bring its own ``status``."""
+    kind = type(error).__name__
+    if isinstance(error, HTTPException):
+        return "HTTPException", error.status_code
+    if isinstance(error, MedReasonerError):
+        known = next(_STATUS[c] for c in type(error).__mro__ if c in _STATUS)
+        return kind, getattr(error, "status", known)
+    return (kind, 400) if isinstance(error, MONAILabelException) else ("InternalError", 500)
+
+
+async def reply(request: Request, error: Exception) -> JSONResponse:
+    """Count an expected error and turn it into JSON ``{"detail", "hint", "kind"}`` with its status."""
+    kind, status = kind_and_status(error)
+    request.app.state.gateway.metrics.failed(kind)
+    headers = dict(getattr(error, "headers", None) or {})
+    if isinstance(error, MedReasonerError):
+        what, hint = error.what, error.hint
+    elif isinstance(error, HTTPException):
+        what, hint = str(error.detail), _HINTS.get(status, "correct the request and send it again")
+    else:
+        what, hint = str(getattr(error, "msg", error)), "correct the request and send it again"
+    return JSONResponse({"detail": what, "hint": hint, "kind": kind}, status, headers)
+
+
+EXPECTED = {HTTPException: reply, MedReasonerError: reply, MONAILabelException: reply}
+
+
+class UnexpectedErrors:
+    """Outermost: a bug becomes a 500 with an id; what happened stands beside that id in the log only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+            number = uuid.uuid4().hex[:12]
+            log.exception("unexpected error %s", number)
+            scope["app"].state.gateway.metrics.failed("InternalError")
+            if started:  # half an answer is out: end the connection rather than pretend
+                raise
+            what, hint = "the server failed", f"tell its administrator this number: {number}"
+            body = {"detail": what, "hint": hint, "kind": "InternalError"}
+            await JSONResponse(body, 500)(scope, receive, send)

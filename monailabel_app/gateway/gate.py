@@ -1,0 +1,94 @@
+"""Who may come in: checked for each route before a byte of the request's body is read."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from monailabel_app.gateway.errors import NotAllowed, NotSignedIn
+from monailabel_app.gateway.oidc import Issuer
+from monailabel_app.gateway.tokens import Role, TokenFile, User
+from monailabel_app.lib.settings import Settings
+
+NOBODY = User("", Role.ADMIN)  # without tokens there are no users, and this machine's programs may do everything
+
+
+class Doorkeeper:
+    """Knows the users: by static token, by an issuer's JSON web token, or, without either, this machine only."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the token file, if there is one; raises `SettingsError` where it is wrong."""
+        self._tokens = TokenFile(Path(settings.tokens).expanduser()) if settings.tokens else None
+        self._issuer = Issuer(settings) if settings.oidc_issuer else None
+        self._open = settings.open_access
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether anybody has to sign in."""
+        return self._tokens is not None or self._issuer is not None
+
+    def user_of(self, authorization: str, client: str | None) -> User:
+        """Return who sends a request.
+
+        Args:
+            authorization: the header of that name, or an empty text.
+            client: the sender's IP address; None for a local socket.
+
+        Raises:
+            NotSignedIn: no token, or one that does not hold.
+            NotAllowed: there are no tokens, and the request comes from another machine.
+            Unavailable: the issuer's keys cannot be fetched.
+        """
+        if not self.asks_for_tokens:
+            if self._open or client is None or _is_loopback(client):
+                return NOBODY
+            raise NotAllowed(
+                "this server answers its own machine only", "its administrator can hand out tokens (setting tokens)"
+            )
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise NotSignedIn("there is no bearer token", "send the header  Authorization: Bearer TOKEN")
+        known = self._tokens.user_of(token) if self._tokens else None
+        if known is None and self._issuer is not None and token.count(".") == 2:
+            known = self._issuer.user_of(token)
+        if known is None:
+            raise NotSignedIn("the token is not known here, or its time is over", "ask the administrator for a new one")
+        return known
+
+
+class Gate:
+    """In front of one route: lets in users of at least `role`, and notes who they are in ``request.state.user``."""
+
+    def __init__(self, app: ASGIApp, role: Role) -> None:
+        self._app, self._role = app, role
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        user = await run_in_threadpool(_user, request)  # an issuer's keys may have to be fetched
+        if user.role < self._role:
+            raise NotAllowed(
+                f"this needs the role {self._role.name.lower()}, yours is {user.role.name.lower()}",
+                "ask the administrator for the role",
+            )
+        request.state.user = user
+        await self._app(scope, receive, send)
+
+
+def _user(request: Request) -> User:
+    keeper: Any = request.app.state.gateway.doorkeeper
+    return keeper.user_of(request.headers.get("authorization", ""), request.client.host if request.client else None)
+
+
+def _is_loopback(client: str) -> bool:
+    try:
+        address = ip_address(client)
+    except ValueError:  # no address at all, such as a test client's name
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

@@ -1,0 +1,84 @@
+"""/datastore and /datastore/image: what images there are, their files, and new ones."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from monailabel_app.gateway.errors import Conflict, NotAllowed, NotFound, Refusal
+from monailabel_app.gateway.service import Service, service
+from monailabel_app.gateway.tokens import Role
+from monailabel_app.gateway.uploads import WrongKind, ending, field, files, keep, opened_form
+from monailabel_app.gateway.validation import checked_name, known_image, read_json_object
+
+
+def overview(request: Request) -> Response:
+    """Counts; with ``output=all`` every image and label, with ``output=train`` (an administrator's) their paths."""
+    output, store = request.query_params.get("output") or "stats", service(request).application.datastore()
+    if output == "stats":
+        return JSONResponse(store.status())
+    if output == "all":
+        return JSONResponse(store.json())
+    if output != "train":
+        raise Refusal(f"output cannot be {output[:40]!r}", "use stats, all or train")
+    if request.state.user.role is not Role.ADMIN:
+        raise NotAllowed("paths on the server are for administrators", "use output=all")
+    return JSONResponse(store.datalist())
+
+
+async def add_image(request: Request) -> Response:
+    """Store a new image, from an annotator; never over one that is there."""
+    here = service(request)
+    async with opened_form(request, max_files=1) as form:
+        upload = files(form, "file")[0]
+        params = read_json_object(field(form, "params", "{}") or "{}")
+        name = request.query_params.get("image") or (upload.filename or "").removesuffix(ending(upload))
+        params["user"] = request.state.user.name
+        return JSONResponse({"image": await run_in_threadpool(_add, here, checked_name(name), upload, params)})
+
+
+def image_file(request: Request) -> Response:
+    """The image's file (GET), or whether there is one (HEAD)."""
+    store = service(request).application.datastore()
+    path = Path(store.get_image_uri(known_image(store, request.query_params.get("image", ""))))
+    if not path.is_file():
+        raise NotFound("this image is a series of files", "fetch it from the archive that it comes from")
+    return FileResponse(path, filename=path.name)
+
+
+def image_info(request: Request) -> Response:
+    """What the datastore notes of an image, without its path."""
+    store = service(request).application.datastore()
+    return JSONResponse(without_path(store.get_image_info(known_image(store, request.query_params.get("image", "")))))
+
+
+def remove_image(request: Request) -> Response:
+    """Delete an image and its labels."""
+    store = service(request).application.datastore()
+    store.remove_image(known_image(store, request.query_params.get("id", "")))
+    return JSONResponse({})
+
+
+def without_path(info: dict[str, Any]) -> dict[str, Any]:
+    """The same without where the file lies on the server."""
+    return {key: value for key, value in info.items() if key != "path"}
+
+
+def _add(here: Service, name: str, upload: UploadFile, params: dict[str, Any]) -> str:
+    store = here.application.datastore()
+    if name in store.list_images():
+        raise Conflict(f"there is an image {name} already", "store it under another id, or use the one that is there")
+    if not ending(upload):
+        raise WrongKind("the file's ending is none of an image", "send NIfTI, NRRD, DICOM, PNG, JPEG, TIFF or BMP")
+    folder = Path(tempfile.mkdtemp(prefix="medreasoner-"))
+    try:
+        return str(store.add_image(name, str(keep(upload, folder / f"image{ending(upload)}")), params))
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,96 @@
+"""What the server says of itself, signing in, the next image to label, and training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from monailabel.endpoints import activelearning, train
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from monailabel_app.gateway.errors import NotFound
+from monailabel_app.gateway.service import service
+from monailabel_app.gateway.uploads import field, opened_form
+from monailabel_app.gateway.validation import read_json_object
+
+
+async def healthz(_: Request) -> Response:
+    """The process is alive and its event loop turns."""
+    return JSONResponse({"status": "ok"})
+
+
+def readyz(request: Request) -> Response:
+    """Questions can be answered: the models are loaded (else nothing listens yet) and the images are within reach."""
+    here = service(request)
+    studies = str(here.application.studies)
+    ready = "://" in studies or Path(studies).is_dir()
+    body = {"ready": ready, "models": sorted(here.application.info()["models"]), "waiting": here.lanes.lengths()}
+    return JSONResponse(body if ready else {**body, "detail": "the studies folder is gone"}, 200 if ready else 503)
+
+
+def metrics(request: Request) -> Response:
+    """Prometheus's text format."""
+    return Response(service(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def info(request: Request) -> Response:
+    """MONAI Label's description: models, their options, the datastore."""
+    return JSONResponse(service(request).application.info())
+
+
+def auth(request: Request) -> Response:
+    """Whether somebody has to sign in; MONAI Label's clients ask before every call."""
+    return JSONResponse({"enabled": service(request).doorkeeper.asks_for_tokens, "client_id": "", "realm": ""})
+
+
+async def sign_in(request: Request) -> Response:
+    """For MONAI Label's plug-in, which has fields for a name and a password: the password is the token."""
+    async with opened_form(request) as form:
+        token = field(form, "password", "")
+    client = request.client.host if request.client else None
+    await run_in_threadpool(service(request).doorkeeper.user_of, f"Bearer {token}", client)
+    return JSONResponse({"access_token": token, "token_type": "Bearer"})
+
+
+def who_am_i(request: Request) -> Response:
+    """The user whom the token names."""
+    user = request.state.user
+    return JSONResponse({"username": user.name, "roles": [user.role.name.lower()]})
+
+
+async def next_sample(request: Request) -> Response:
+    """The next image to label, by a strategy's choice; the path in it is the file's name alone."""
+    here, strategy = service(request), request.path_params["strategy"]
+    params = read_json_object((await request.body()).decode("utf-8", "replace") or "{}")
+    known = here.application.info()["strategies"]
+    if strategy not in known:
+        raise NotFound(f"there is no strategy {strategy[:60]!r}", f"use one of {', '.join(sorted(known))}")
+    client = {"client_id": str(params.get("client_id") or request.state.user.name)[:64]}
+    found: dict[str, Any] = await run_in_threadpool(activelearning.sample, strategy, client, request.state.user.name)
+    if "path" in found:
+        found["path"] = Path(found["path"]).name
+    return JSONResponse(found)
+
+
+def training(request: Request) -> Response:
+    """How the training goes; 404 while none runs, if ``check_if_running``."""
+    running = request.query_params.get("check_if_running", "false").lower() == "true"
+    return JSONResponse(train.status(False, running))
+
+
+async def start_training(request: Request) -> Response:
+    """Start the training of one model, in a process of its own."""
+    model = request.path_params["model"]
+    known = service(request).application.info()["trainers"]
+    if model not in known:
+        raise NotFound(f"there is no training {model[:60]!r}", f"known: {', '.join(sorted(known)) or 'none'}")
+    params = read_json_object((await request.body()).decode("utf-8", "replace") or "{}")
+    return JSONResponse(await run_in_threadpool(train.run_model, model, params, False, False))
+
+
+def stop_training(_: Request) -> Response:
+    """Stop what runs."""
+    return JSONResponse(json.loads(json.dumps(train.stop(), default=str)))

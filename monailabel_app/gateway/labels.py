@@ -1,0 +1,93 @@
+"""/datastore/label: saved masks and what is known of each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from medreasoner.contract.label import LabelRecord
+from monailabel_app.gateway.errors import NotFound, Refusal
+from monailabel_app.gateway.images import without_path
+from monailabel_app.gateway.service import Service, service
+from monailabel_app.gateway.uploads import check_label, field, files, keep, opened_form
+from monailabel_app.gateway.validation import checked_tag, known_image, read_json_object
+
+_PARAMS = {"label_info", "medreasoner", "client_id"}
+
+
+async def save_label(request: Request) -> Response:
+    """Save a mask and its record, from an annotator; 200 means that both are on the disk."""
+    here = service(request)
+    async with opened_form(request, max_files=1) as form:
+        upload = files(form, "label")[0]
+        params = _checked(field(form, "params", "{}") or "{}")
+        return JSONResponse(await run_in_threadpool(_save, here, request, upload, params))
+
+
+def label_file(request: Request) -> Response:
+    """The label's file (GET), or whether there is one (HEAD)."""
+    return FileResponse(path := _known(request), filename=path.name)
+
+
+def label_info(request: Request) -> Response:
+    """What was saved beside a label: its record, names of segments, when."""
+    _known(request)
+    store, query = service(request).application.datastore(), request.query_params
+    return JSONResponse(without_path(store.get_label_info(query["label"], query["tag"])))
+
+
+def remove_label(request: Request) -> Response:
+    """Delete a label."""
+    _known(request, "id")
+    query = request.query_params
+    service(request).application.datastore().remove_label(query["id"], query["tag"])
+    return JSONResponse({})
+
+
+def _known(request: Request, name: str = "label") -> Path:
+    """The path of the label that the query names; raises `NotFound`."""
+    store, query = service(request).application.datastore(), request.query_params
+    id = query.get(name) or query.get("image", "")
+    tag = checked_tag(query.get("tag", ""))
+    path = store.get_label_uri(known_image(store, id), tag)
+    if not path or not Path(path).is_file():
+        raise NotFound(f"{id[:60]!r} has no label with the tag {tag}", "GET /datastore/?output=all lists the labels")
+    return Path(path)
+
+
+def _checked(text: str) -> dict[str, Any]:
+    params = read_json_object(text)
+    unknown = sorted(params.keys() - _PARAMS)
+    if unknown:
+        raise Refusal(f"a label has no parameter {unknown[0][:60]!r}", f"known: {', '.join(sorted(_PARAMS))}")
+    names = params.get("label_info", [])
+    if not isinstance(names, list) or len(names) > 1000 or not all(isinstance(name, dict) for name in names):
+        raise Refusal("label_info is no list of segments", 'send [{"name": "liver", "idx": 1}]')
+    params.pop("client_id", None)
+    return params
+
+
+def _save(here: Service, request: Request, upload: UploadFile, params: dict[str, Any]) -> dict[str, Any]:
+    store, who = here.application.datastore(), request.state.user.name
+    image = known_image(store, request.query_params.get("image", ""))
+    tag = checked_tag(request.query_params.get("tag") or "final")
+    if "medreasoner" in params:
+        record = LabelRecord.from_json(json.dumps(params["medreasoner"])).signed(who)
+        params["medreasoner"] = json.loads(record.to_json())
+    folder = Path(tempfile.mkdtemp(prefix="medreasoner-"))
+    try:
+        file = keep(upload, folder / f"label{check_label(upload)}")
+        label = store.save_label(image, str(file), tag, {**params, "author": who})
+    finally:
+        shutil.rmtree(folder)
+    more = here.application.on_save_label(image, label) or {}
+    here.audit.write("label", who, image=image, tag=tag, record=params.get("medreasoner"))
+    return {**more, "image": image, "label": label}

@@ -1,0 +1,46 @@
+"""What all routes of one server share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from monailabel_app.gateway.audit import AuditLog
+from monailabel_app.gateway.errors import NotFound
+from monailabel_app.gateway.gate import Doorkeeper
+from monailabel_app.gateway.lanes import Lanes
+from monailabel_app.gateway.metrics import Metrics
+from monailabel_app.lib.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """MONAI Label's application (models, images, sessions) and what the gateway keeps beside it."""
+
+    application: Any  # monailabel.interfaces.app.MONAILabelApp
+    settings: Settings
+    doorkeeper: Doorkeeper
+    lanes: Lanes
+    metrics: Metrics
+    audit: AuditLog
+
+    @classmethod
+    def around(cls, application: Any, settings: Settings) -> Service:
+        """Prepare the gateway; raises `SettingsError` where a file that the settings name cannot be used."""
+        lanes = Lanes(settings.queue_length)
+        return cls(application, settings, Doorkeeper(settings), lanes, Metrics(lanes), AuditLog(settings.audit_log))
+
+    def known_model(self, model: str) -> str:
+        """Return the name of a model that is served; raises `NotFound` for others."""
+        models = self.application.info()["models"]
+        if model not in models:
+            raise NotFound(f"there is no model {model[:60]!r}", f"use one of {', '.join(sorted(models))}")
+        return model
+
+
+def service(request: Request) -> Service:
+    """The service that a request came to."""
+    found: Service = request.app.state.gateway
+    return found
