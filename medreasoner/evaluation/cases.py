@@ -11,7 +11,16 @@ from typing import Any
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.evaluation.kinds import ABSENT_KINDS, cannot_show, kind_of
-from medreasoner.evaluation.questions import LAYOUT_HINT, SPLITS, TEST_MIX, choose, load_absent, load_entries, name_of
+from medreasoner.evaluation.questions import (
+    LAYOUT_HINT,
+    SPLITS,
+    TEST_MIX,
+    choose,
+    entry_of,
+    load_absent,
+    load_entries,
+    name_of,
+)
 
 Sample = dict[str, Any]
 CROSSED = 200  # absent cases made from other targets' questions
@@ -74,23 +83,25 @@ def cases_of(samples: list[Sample], data: Path, split: str, seed: int = 0) -> li
         raise ImageError(f"there is no split {split!r}", f"use one of {', '.join(SPLITS)}")
     rng = random.Random(seed)
     entries = load_entries(data, split)
-    rows = [i for i, s in enumerate(samples) if s["split"] == split and not s["dispersed"] and name_of(s, entries)]
+    asked = {i: e for i, s in enumerate(samples) if s["split"] == split and (e := entry_of(s, entries)) is not None}
+    rows = [i for i in asked if not samples[i]["dispersed"] and not samples[i].get("absent")]
     if not rows:
         raise ImageError(f"split {split!r} of {data} has no compact target with questions", LAYOUT_HINT)
     cases = []
     kinds_by_name: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
-        if (name := name_of(sample, entries)) is not None:
+        if (name := name_of(sample, entries)) is not None and not sample.get("absent"):
             kinds_by_name[name].add(kind_of(sample))
     for i in rows:
-        name = str(name_of(samples[i], entries))
-        style, question = choose(entries[name], TEST_MIX, rng)
-        cases.append(Case(i, question, style, name, False))
+        style, question = choose(asked[i], TEST_MIX, rng)
+        cases.append(Case(i, question, style, asked[i].name, False))
+    for i in (i for i in asked if samples[i].get("absent")):
+        cases.append(Case(i, choose(asked[i], TEST_MIX, rng)[1], "listed", asked[i].name, True))
     for kind, question in load_absent(data, split):
         fit = [i for i in rows if kind_of(samples[i]) in ABSENT_KINDS.get(kind, (kind,))]
         cases += [Case(i, question, "listed", "", True) for i in rng.sample(fit, min(PER_LISTED, len(fit)))]
     crossed: list[Case] = []
-    for _ in range(100 * CROSSED):
+    for _ in range(100 * CROSSED if kinds_by_name else 0):
         i, name = rng.choice(rows), rng.choice(list(kinds_by_name))
         if len(crossed) < CROSSED and cannot_show(kind_of(samples[i]), kinds_by_name[name]):
             crossed.append(Case(i, choose(entries[name], TEST_MIX, rng)[1], "crossed", name, True))

@@ -98,6 +98,7 @@ _CODES = {  # umrg-mini's words for a modality; an X-ray may be a dental one
     "dermoscopy": "DMS",
     "pathology": "SM",
 }
+_WORDS = {code: word for word, code in _CODES.items()} | {"CR": "X-ray", "PX": "X-ray"}
 ABSENT_KINDS = {  # the kinds that umrg-mini's absent questions name
     "X-ray chest": ("chest X-ray",),
     "CT abdomen": ("abdominal CT",),
@@ -138,8 +139,15 @@ def kind_of(sample: dict[str, Any]) -> str:
     return _BY_SOURCE.get(sample["source"]) or _BY_MODALITY.get(sample["modality"], f"{sample['modality']} image")
 
 
+def modality_word(code: str) -> str:
+    """Return umrg-mini's word for a DICOM modality code: the code itself where it has none, "medical" without one."""
+    return _WORDS.get(code, code) or "medical"
+
+
 def dicom_modality(sample: dict[str, Any]) -> str:
-    """Return the DICOM modality code that a file of this umrg-mini sample would carry."""
+    """Return the DICOM modality code that a file of this sample carries, or would carry."""
+    if code := sample.get("modality_code"):
+        return str(code)
     return "PX" if kind_of(sample) == "panoramic dental X-ray" else _CODES.get(sample["modality"], "")
 
 

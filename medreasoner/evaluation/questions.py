@@ -84,6 +84,17 @@ def choose(entry: Entry, mix: dict[str, float], rng: random.Random) -> tuple[str
     return style, rng.choice(entry.by_style[style])
 
 
+def entry_of(sample: dict[str, Any], entries: dict[str, Entry]) -> Entry | None:
+    """Return the questions that mean a sample: its own (`questions`, style -> wordings), else its target's entry.
+
+    A sample's own questions are all for its own split; None where there are no questions at all.
+    """
+    name = sample["question_key"] or sample["category"]
+    if own := sample.get("questions"):
+        return Entry(name, str(sample.get("appearance") or ""), {style: list(own.get(style, [])) for style in STYLES})
+    return entries.get(name)
+
+
 def name_of(sample: dict[str, Any], entries: dict[str, Entry]) -> str | None:
     """Return the name under which questions mean this sample, or None where there are no questions for it."""
     key = sample["question_key"] or sample["category"]
