@@ -1,0 +1,38 @@
+"""Files that are either there as a whole or not at all, whatever ends the server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+PARTIAL = ".partial-"  # begins the names of files that were never finished
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file, replacing any, so that a crash leaves the old one or the new one and never a part of it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last: a rename is durable only once its folder is."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,139 @@
+"""Labels of DICOM series on disk: the mask, its DICOM forms, and what is known of it.
+
+`<folder>/<tag>/<image id>.json` is the label: it names the other files. It is written last and in one step, so a
+label that can be seen is complete, and a server that dies while it saves leaves the label before.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medreasoner.contract.errors import MedReasonerError
+from monailabel_app.lib.datastore.durable import PARTIAL, write_durably
+
+log = logging.getLogger(__name__)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSIONED = re.compile(r".+\.[0-9a-f]{8}\.(mask|segmentation|report)\..+")
+MASK = "mask"
+
+
+class UnknownLabel(MedReasonerError):
+    """There is no such label."""
+
+    status = 404
+
+
+class LabelShelf:
+    """The labels in one folder. One process writes; its threads may."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._writing = folder, threading.RLock()
+        self._sweep()
+
+    def put(self, image_id: str, tag: str, files: Mapping[str, bytes], info: Mapping[str, Any]) -> None:
+        """Save a label, in place of the one before.
+
+        Args:
+            image_id, tag: letters, digits, dots, dashes; neither leads out of the folder.
+            files: content by name with ending: ``mask.nii.gz``, ``segmentation.dcm``, ``report.dcm``.
+            info: JSON values.
+
+        Raises:
+            MedReasonerError: a name that could not be one, or a folder that cannot be written.
+        """
+        entry = self._entry(image_id, tag)
+        version = uuid.uuid4().hex[:8]
+        names = {name.partition(".")[0]: f"{image_id}.{version}.{name}" for name in files}
+        with self._writing:
+            before = self._read(entry) if entry.exists() else {}
+            try:
+                for name, content in files.items():
+                    write_durably(entry.parent / names[name.partition(".")[0]], content)
+                write_durably(entry, json.dumps({"files": names, "info": info}, indent=2).encode())
+            except OSError as error:
+                raise MedReasonerError(
+                    f"the label of {image_id} cannot be written: {error.strerror}", "make room or check who may write"
+                ) from error
+            self._drop(entry, before.get("files", {}))
+
+    def tags_of(self, image_id: str) -> list[str]:
+        """Return the tags under which a series has a label."""
+        return sorted(tag for tag in self.tags() if self._entry(image_id, tag).exists())
+
+    def tags(self) -> list[str]:
+        """Return every tag in use."""
+        return sorted(p.name for p in self._folder.iterdir() if p.is_dir()) if self._folder.is_dir() else []
+
+    def labelled(self, tag: str | None = None) -> set[str]:
+        """Return the series that have a label with this tag, or with any."""
+        return {entry.stem for one in ([tag] if tag else self.tags()) for entry in self._entries(one)}
+
+    def file(self, image_id: str, tag: str, name: str = MASK) -> Path:
+        """Return where a label's file is; raises `UnknownLabel`."""
+        entry = self._known(image_id, tag)
+        found = self._read(entry)["files"].get(name)
+        if found is None:
+            raise UnknownLabel(f"the label of {image_id} has no {name}", "save the label again")
+        return entry.parent / found
+
+    def info(self, image_id: str, tag: str) -> dict[str, Any]:
+        """Return what is known of a label; raises `UnknownLabel`."""
+        return dict(self._read(self._known(image_id, tag))["info"])
+
+    def update_info(self, image_id: str, tag: str, info: Mapping[str, Any]) -> None:
+        """Add to what is known of a label; raises `UnknownLabel`."""
+        with self._writing:
+            entry = self._known(image_id, tag)
+            label = self._read(entry)
+            write_durably(entry, json.dumps({**label, "info": {**label["info"], **info}}, indent=2).encode())
+
+    def remove(self, image_id: str, tag: str) -> None:
+        """Take a label away; raises `UnknownLabel`."""
+        with self._writing:
+            entry = self._known(image_id, tag)
+            files = self._read(entry)["files"]
+            entry.unlink()
+            self._drop(entry, files)
+
+    def _entry(self, image_id: str, tag: str) -> Path:
+        for what, name in (("image id", image_id), ("tag", tag)):
+            if not _NAME.fullmatch(name):
+                raise MedReasonerError(f"{name[:64]!r} cannot be an {what}", "use letters, digits, dots and dashes")
+        return self._folder / tag / f"{image_id}.json"
+
+    def _entries(self, tag: str) -> Iterator[Path]:
+        return (path for path in (self._folder / tag).glob("*.json") if not path.name.startswith("."))
+
+    def _known(self, image_id: str, tag: str) -> Path:
+        entry = self._entry(image_id, tag)
+        if not entry.exists():
+            raise UnknownLabel(f"there is no label {tag!r} of {image_id}", "save one, or use another tag")
+        return entry
+
+    def _read(self, entry: Path) -> dict[str, Any]:
+        try:
+            label = json.loads(entry.read_text())
+        except (OSError, ValueError) as error:
+            raise MedReasonerError(f"the label {entry.name} cannot be read: {error}", "save it again") from error
+        return dict(label)
+
+    def _drop(self, entry: Path, files: Mapping[str, str]) -> None:
+        for name in files.values():
+            (entry.parent / name).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what an earlier server did not finish: files of ours that no label names."""
+        for tag in self.tags():
+            named = {name for entry in self._entries(tag) for name in self._read(entry)["files"].values()}
+            for path in (self._folder / tag).iterdir():
+                ours = path.name.startswith(PARTIAL) or _VERSIONED.fullmatch(path.name)
+                if ours and path.name not in named:
+                    log.warning("removing %s, which an interrupted save left behind", path.name)
+                    path.unlink()
