@@ -1,4 +1,4 @@
-"""medreasoner ask | evaluate | models."""
+"""medreasoner ask | serve | evaluate | models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -170,6 +171,23 @@ def models_command() -> None:
         table.add_row(f"--expert {name}", escape(where), f"takes {' and '.join(sorted(takes))}{missing}")
     out.print(table)
     out.print(f"weights that do not ship go into {escape(str(models_folder()))} (set MEDREASONER_MODELS to change it)")
+
+
+@app.command("serve")
+def serve_command(
+    studies: Annotated[str, typer.Argument(help="folder of images, or the URL of a DICOMweb server")],
+    host: Annotated[str, typer.Option(help="address to listen on; other machines need tokens")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    conf: Annotated[list[str] | None, typer.Option(help="a setting, KEY=VALUE (docs/deployment.md lists them)")] = None,
+) -> None:
+    """Serve questions to 3D Slicer and any MONAI Label client, until interrupted."""
+    if not all(find_spec(package) for package in ("monailabel", "monailabel_app")):
+        raise MedReasonerError("the server's packages are not installed", "pip install 'medreasoner[server]'")
+    command = [sys.executable, "-m", "monailabel_app.serve", studies, "--host", host, "--port", str(port)]
+    for pair in conf or []:
+        command += ["--conf", pair]
+    out.file.flush()
+    os.execv(sys.executable, command)  # signals then reach the server itself
 
 
 def _pipeline(reasoner: str, expert: str, device: str | None) -> GroundingPipeline:
