@@ -7,6 +7,7 @@ import json
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,7 @@ async def infer(request: Request) -> Response:
     async with opened_form(request) as form:
         text = field(form, "params", "{}")
     question = await run_in_threadpool(_checked, here, request, text)
-    ticket: Ticket
-
-    def work() -> Response:
-        return _answer(here, question, ticket)
-
-    ticket = here.lanes.submit(question.model, work, question.id, question.who)
+    ticket = here.lanes.submit(question.model, partial(_answer, here, question), question.id, question.who)
     answer = asyncio.wrap_future(ticket.future)
     gone = asyncio.create_task(_farewell(request))
     try:

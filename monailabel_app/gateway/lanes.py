@@ -46,7 +46,11 @@ class Lane:
         self.model, self.length = model, length
         self.tickets: OrderedDict[str, Ticket] = OrderedDict()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix=model)
-        self.typical = _FIRST_GUESS_S
+        self.mean: float | None = None  # seconds of an answer, moving
+
+    def measured(self, seconds: float) -> None:
+        """Let one more answer count."""
+        self.mean = seconds if self.mean is None else self.mean + _NEWEST_SHARE * (seconds - self.mean)
 
     @property
     def waiting(self) -> int:
@@ -57,7 +61,8 @@ class Lane:
         """Seconds until a question begins that has `ahead` unfinished ones before it."""
         first = next(iter(self.tickets.values()), None)
         running = 0.0 if first is None or first.began is None else time.monotonic() - first.began
-        return max(0.0, self.typical * ahead - min(running, self.typical)) if ahead else 0.0
+        typical = _FIRST_GUESS_S if self.mean is None else self.mean
+        return typical * ahead - min(running, typical) if ahead else 0.0
 
 
 class Lanes:
@@ -71,8 +76,8 @@ class Lanes:
         self._finished: OrderedDict[str, str] = OrderedDict()  # id -> owner
         self._closed = False
 
-    def submit(self, model: str, work: Callable[[], Any], id: str, owner: str = "") -> Ticket:
-        """Queue `work`; the ticket's future holds its result.
+    def submit(self, model: str, work: Callable[[Ticket], Any], id: str, owner: str = "") -> Ticket:
+        """Queue `work`, which is called with its ticket; the ticket's future holds what it returns.
 
         Raises:
             Refusal: `id` is not 1 to 64 letters, digits, dots, dashes or underscores.
@@ -138,13 +143,10 @@ class Lanes:
         for lane in lanes:
             lane.thread.shutdown(wait=True, cancel_futures=True)
 
-    def _carry_out(self, lane: Lane, ticket: Ticket, work: Callable[[], Any]) -> Any:
+    def _carry_out(self, lane: Lane, ticket: Ticket, work: Callable[[Ticket], Any]) -> Any:
         ticket.began = time.monotonic()
-        result = work()
-        taken = time.monotonic() - ticket.began  # a failure may be quick and says nothing of answers
-        lane.typical = (
-            taken if lane.typical == _FIRST_GUESS_S else lane.typical + _NEWEST_SHARE * (taken - lane.typical)
-        )
+        result = work(ticket)
+        lane.measured(time.monotonic() - ticket.began)  # a failure may be quick and says nothing of answers
         return result
 
     def _leave(self, lane: Lane, ticket: Ticket) -> None:
