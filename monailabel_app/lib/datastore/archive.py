@@ -1,0 +1,203 @@
+"""A DICOMweb archive (PS3.18): search, fetch and store, with a limit to every wait and errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from requests.adapters import HTTPAdapter
+
+from medreasoner.contract.errors import MedReasonerError
+from monailabel_app.lib.settings import Settings
+
+NOT_IMAGES = {
+    "SEG",
+    "SR",
+    "PR",
+    "KO",
+    "RTSTRUCT",
+    "RTPLAN",
+    "RTDOSE",
+    "RTRECORD",
+    "REG",
+    "FID",
+    "DOC",
+    "AU",
+    "ECG",
+    "RWV",
+}
+_FIELDS = ["Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances", "StudyInstanceUID", "StudyDate"]
+_PAGE = 500
+
+
+class ArchiveError(MedReasonerError):
+    """The DICOMweb archive is away, refuses, or answers with what cannot be used."""
+
+    status = 502
+
+
+@dataclass(frozen=True)
+class ArchivedSeries:
+    """One series as the archive lists it; `instances` is None where it does not count them."""
+
+    uid: str
+    study: str
+    modality: str
+    description: str
+    date: str
+    instances: int | None
+
+
+class Archive:
+    """The client of one archive. Any number of threads may use it."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        """Prepare; nothing is sent yet, so that a server starts while its archive is away.
+
+        Args:
+            url: of the service, the part before ``/studies``.
+            settings: who we are, and how long to wait.
+        """
+        session = requests.Session()
+        patient = _Patient(settings.dicomweb_timeout)
+        session.mount("http://", patient)
+        session.mount("https://", patient)
+        if settings.dicomweb_user:
+            session.auth = (settings.dicomweb_user, settings.dicomweb_password)
+        if settings.dicomweb_token:
+            session.headers["Authorization"] = f"Bearer {settings.dicomweb_token}"
+        self.url = url
+        self._client = DICOMwebClient(url, session)
+        self._client.set_http_retry_params(retry=False)  # who asks is waiting: fail, and let them ask again
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this archive in paths."""
+        return hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+    def series(self, modalities: Sequence[str]) -> list[ArchivedSeries]:
+        """List the image series of these modalities, or of all where none is named; raises `ArchiveError`."""
+        filters: list[dict[str, Any]] = [{"Modality": modality} for modality in modalities] or [{}]
+        found = [entry for one in filters for entry in self._search(one)]
+        return [entry for entry in found if entry.modality not in NOT_IMAGES]
+
+    def find(self, uid: str) -> ArchivedSeries | None:
+        """Look one series up, of whatever modality; raises `ArchiveError`."""
+        found = self._search({"SeriesInstanceUID": uid})
+        return next((entry for entry in found if entry.uid == uid), None)
+
+    def segmented(self, known: dict[str, frozenset[str]]) -> set[str]:
+        """Return the series that some Segmentation in the archive is about.
+
+        Args:
+            known: what each Segmentation series refers to, as far as it was asked before; extended here, for a stored
+                Segmentation never changes.
+
+        Raises:
+            ArchiveError: see the class.
+        """
+        segmentations = self._search({"Modality": "SEG"})
+        for entry in segmentations:
+            if entry.uid not in known:
+                with self._speaking():
+                    metadata = self._client.retrieve_series_metadata(entry.study, entry.uid)
+                    instances = [Dataset.from_json(one) for one in metadata]
+                references = (ref for one in instances for ref in one.get("ReferencedSeriesSequence") or [])
+                known[entry.uid] = frozenset(str(reference.SeriesInstanceUID) for reference in references)
+        return {uid for entry in segmentations for uid in known[entry.uid]}
+
+    def fetch(self, entry: ArchivedSeries, folder: Path) -> None:
+        """Write the files of a series into a folder, one at a time, compressed as they are stored.
+
+        Raises:
+            ArchiveError: see the class; files may have been written.
+        """
+        as_stored = (("application/dicom", "*"),)
+        count = 0
+        with self._speaking():
+            for instance in self._client.iter_series(entry.study, entry.uid, media_types=as_stored):
+                instance.save_as(folder / f"{count:06d}.dcm", write_like_original=False)
+                count += 1
+        if not count or (entry.instances is not None and count < entry.instances):
+            raise ArchiveError(
+                f"the archive sent {count} of {entry.instances} files", "ask again, or check the archive"
+            )
+
+    def store(self, datasets: Sequence[Dataset]) -> None:
+        """Store instances; raises `ArchiveError` unless the archive has taken every one."""
+        with self._speaking():
+            outcome = self._client.store_instances(list(datasets))
+        failed = outcome.get("FailedSOPSequence") or []
+        if failed:
+            reason = failed[0].get("FailureReason", "unknown")
+            raise ArchiveError(f"the archive refused {len(failed)} files (reason {reason})", "see the archive's log")
+
+    def _search(self, filters: dict[str, Any]) -> list[ArchivedSeries]:
+        """Ask page by page; an archive that ignores pages repeats itself, which ends it too."""
+        found: dict[str, ArchivedSeries] = {}
+        while True:
+            with self._speaking():
+                page = self._client.search_for_series(
+                    search_filters=filters, fields=_FIELDS, limit=_PAGE, offset=len(found)
+                )
+                new = [entry for entry in map(_entry, page) if entry.uid not in found]
+            found |= {entry.uid: entry for entry in new}
+            if not new or len(page) < _PAGE:
+                return list(found.values())
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Turn what the network and the client raise into one error."""
+        try:
+            yield
+        except requests.HTTPError as error:
+            status = error.response.status_code
+            hint = "see the archive's log"
+            if status in (401, 403):
+                hint = "check dicomweb_user and dicomweb_password, or dicomweb_token"
+            raise ArchiveError(f"the DICOMweb archive answered with status {status}", hint) from error
+        except requests.Timeout as error:
+            raise ArchiveError(
+                "the DICOMweb archive does not answer in time", "ask again later, or raise dicomweb_timeout"
+            ) from error
+        except requests.RequestException as error:
+            raise ArchiveError(
+                "the DICOMweb archive cannot be reached", "start it, or correct its URL, and ask again"
+            ) from error
+        except (ValueError, KeyError, InvalidDicomError) as error:
+            raise ArchiveError(
+                f"the DICOMweb archive's reply cannot be read: {str(error)[:120]}",
+                "check that the URL is its DICOMweb root",
+            ) from error
+
+
+class _Patient(HTTPAdapter):
+    """Puts a limit to each wait: requests itself waits for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        super().__init__()
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
+        return super().send(request, **{**options, "timeout": options.get("timeout") or self._seconds})
+
+
+def _entry(found: dict[str, Any]) -> ArchivedSeries:
+    series = Dataset.from_json(found)
+    count = series.get("NumberOfSeriesRelatedInstances")
+    return ArchivedSeries(
+        uid=str(series.SeriesInstanceUID),
+        study=str(series.StudyInstanceUID),
+        modality=str(series.get("Modality") or ""),
+        description=str(series.get("SeriesDescription") or ""),
+        date=str(series.get("StudyDate") or ""),
+        instances=None if count is None else int(count),
+    )

@@ -1,0 +1,112 @@
+"""Studies in a DICOMweb archive: series come as their own files, results go back as Segmentations and Reports."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from medreasoner.contract.errors import ImageError
+from medreasoner.imaging.dicom_dataset import read_attributes
+from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries
+from monailabel_app.lib.datastore.dicom_datastore import FINAL, DicomDatastore, UnknownSeries
+from monailabel_app.lib.datastore.label_shelf import LabelShelf
+from monailabel_app.lib.datastore.series_cache import SeriesCache
+from monailabel_app.lib.settings import Settings
+
+LISTING_SECONDS = 5.0  # one question to the server lists the series several times
+MEGABYTE = 10**6
+
+
+class DicomWebDatastore(DicomDatastore):
+    """The image series of an archive.
+
+    The .dcm files are kept as they are, for windows, identifiers and geometry come from them (MONAI Label's own
+    datastore turns them into NIfTI). Labels stay on this machine, and final ones go into the archive too.
+    """
+
+    def __init__(self, url: str, settings: Settings, home: Path | None = None) -> None:
+        """Prepare; the archive is first asked when someone asks for images.
+
+        Args:
+            url: of the archive's DICOMweb service.
+            settings: those that begin with ``dicomweb``.
+            home: folder for cache and labels; None is the user's own folders for each.
+        """
+        self._archive, self._modalities = Archive(url, settings), settings.dicomweb_modalities
+        name = Path("medreasoner") / "dicomweb" / self._archive.fingerprint
+        data = home or _user_folder("XDG_DATA_HOME", ".local/share") / name
+        cache = home or _user_folder("XDG_CACHE_HOME", ".cache") / name
+        super().__init__(url, LabelShelf(data / "labels"))
+        self._cache = SeriesCache(cache / "series", settings.dicomweb_cache * MEGABYTE)
+        self._asking = threading.Lock()
+        self._listing: dict[str, ArchivedSeries] = {}
+        self._listed_at = -LISTING_SECONDS
+        self._segmentations: dict[str, frozenset[str]] = {}
+
+    def refresh(self) -> None:
+        """Forget the listing."""
+        self._listed_at = -LISTING_SECONDS
+
+    def list_images(self) -> list[str]:
+        return sorted(self._listed())
+
+    def labelled(self, tag: str) -> set[str]:
+        """Return what was labelled here, and for final labels also what others have segmented in the archive."""
+        here = super().labelled(tag)
+        return here | self._archive.segmented(self._segmentations) if tag == FINAL else here
+
+    def get_image_uri(self, image_id: str) -> str:
+        entry = self._entry(image_id)
+        return str(self._cache.get(entry.uid, entry.instances, lambda folder: self._archive.fetch(entry, folder)))
+
+    def series_info(self, image_id: str) -> dict[str, Any]:
+        entry = self._entry(image_id)
+        return {
+            "Modality": entry.modality,
+            "SeriesDescription": entry.description,
+            "StudyDate": entry.date,
+            "StudyInstanceUID": entry.study,
+            "instances": entry.instances,
+        }
+
+    def publish(self, datasets: list[Dataset]) -> None:
+        if datasets:
+            self._archive.store(datasets)
+
+    def add_image(self, image_id: str, image_filename: str, image_info: Any) -> str:  # noqa: ARG002
+        """Send one more DICOM file to the archive; returns its series, whatever id was wished."""
+        path = Path(image_filename)
+        uid = str(read_attributes(path).get("SeriesInstanceUID") or "")
+        if not UID(uid).is_valid:
+            raise ImageError(f"{path.name} names no valid series", "export it again from where it came from")
+        self._archive.store([dcmread(path)])
+        self.refresh()
+        return uid
+
+    def _listed(self) -> dict[str, ArchivedSeries]:
+        with self._asking:
+            if time.monotonic() - self._listed_at > LISTING_SECONDS:
+                self._listing = {entry.uid: entry for entry in self._archive.series(self._modalities)}
+                self._listed_at = time.monotonic()
+            return self._listing
+
+    def _entry(self, image_id: str) -> ArchivedSeries:
+        found = None
+        if UID(image_id).is_valid:
+            found = self._listed().get(image_id) or self._archive.find(image_id)
+        if found is None:
+            raise UnknownSeries(f"the archive has no series {image_id[:64]!r}", "ask for one of the listed images")
+        if found.modality in NOT_IMAGES:
+            raise UnknownSeries(f"{image_id} holds no images but {found.modality} objects", "ask for an image series")
+        return found
+
+
+def _user_folder(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / default)
