@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -46,12 +47,17 @@ class Mask:
     offset: tuple[int, int, int] = (0, 0, 0)
 
     @property
+    def digest(self) -> str:
+        """Tells two masks apart."""
+        return hashlib.sha256(repr((self.offset, self.voxels.shape)).encode() + self.voxels.tobytes()).hexdigest()
+
+    @property
     def count(self) -> int:
         return int(np.count_nonzero(self.voxels))
 
     @classmethod
-    def cropped(cls, voxels: np.ndarray, first_slice: int = 0) -> Mask:
-        """Cut (k, j, i) voxels, whose first slice is number `first_slice`, to their true ones."""
+    def cropped(cls, voxels: np.ndarray, first_i: int = 0, first_j: int = 0, first_k: int = 0) -> Mask:
+        """Cut (k, j, i) voxels, the first of which has these indices in the volume, to the true ones."""
         spans = []
         for axis in range(3):
             others = tuple(a for a in range(3) if a != axis)
@@ -60,7 +66,10 @@ class Mask:
                 return cls(np.zeros((0, 0, 0), np.uint8))
             spans.append(slice(int(true[0]), int(true[-1]) + 1))
         k, j, i = spans
-        return cls(np.ascontiguousarray(voxels[k, j, i] != 0, np.uint8), (i.start, j.start, k.start + first_slice))
+        return cls(
+            np.ascontiguousarray(voxels[k, j, i] != 0, np.uint8),
+            (i.start + first_i, j.start + first_j, k.start + first_k),
+        )
 
     def full(self, shape: Any) -> np.ndarray:
         """(k, j, i) uint8 in the whole grid of `shape` (i, j, k)."""
@@ -161,7 +170,7 @@ def read_mask(data: bytes, shape: Any, ijk_to_ras: np.ndarray) -> Steps:
     voxels = np.zeros((highest - lowest + 1, j, i), bool)
     for number, plane in kept.items():
         voxels[number - lowest] = plane
-    return Mask.cropped(voxels, lowest)
+    return Mask.cropped(voxels, first_k=lowest)
 
 
 def _check_grid(fields: dict[str, str], shape: Any, ijk_to_ras: np.ndarray) -> None:
