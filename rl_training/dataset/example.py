@@ -58,7 +58,8 @@ class Example:
         modality: DICOM code (PS3.3 C.7.3.1.1.1), or empty.
         laterality: left or right where the target is one of a pair, from the patient's point of view; else empty.
         label: value of the target in `mask`; None: every value but 0.
-        dispersed: in many pieces (vessels, nuclei), so that one box and two points say little.
+        dispersed: in many pieces (vessels, nuclei), so that one box and two points say little; None: judge by the mask.
+        shared_questions: the questions are those of questions.json, not this row's own.
         kind: kind of image in words, such as "chest X-ray".
     """
 
@@ -78,7 +79,8 @@ class Example:
     laterality: str = ""
     label: int | None = None
     view: View = View()
-    dispersed: bool = False
+    dispersed: bool | None = None
+    shared_questions: bool = False
     kind: str = ""
 
     @property
