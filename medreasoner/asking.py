@@ -26,21 +26,33 @@ class Written:
 def ask(
     pipeline: GroundingPipeline, image: StoredImage, picture: Picture, question: str, out: Path, stem: str = ""
 ) -> tuple[Grounding, Written]:
-    """Answer a question and write its files.
-
-    Args:
-        pipeline: reasoner and expert.
-        image: the opened file.
-        picture: the slice asked about, cut from `image`.
-        question: as typed.
-        out: folder for the files, made if missing.
-        stem: start of the file names; the image's own name when empty. A number is added rather than overwriting.
+    """Answer a question about a picture and write the answer's files; arguments and errors as in `write`.
 
     Raises:
         MedReasonerError: a bad question, an unusable answer, or a folder that cannot be written.
     """
-    make_folder(out)
+    make_folder(out)  # before the slow part
     grounding = pipeline.ground(question, picture)
+    return grounding, write(pipeline, image, picture, grounding, out, stem)
+
+
+def write(
+    pipeline: GroundingPipeline, image: StoredImage, picture: Picture, grounding: Grounding, out: Path, stem: str = ""
+) -> Written:
+    """Write an answer's overlay, mask and result.
+
+    Args:
+        pipeline: reasoner and expert that gave the answer.
+        image: the opened file.
+        picture: the slice asked about, cut from `image`.
+        grounding: the answer.
+        out: folder for the files, made if missing.
+        stem: start of the file names; the image's own name when empty. A number is added rather than overwriting.
+
+    Raises:
+        ImageError: the folder cannot be written.
+    """
+    make_folder(out)
     try:
         written = _free_names(out, stem or _stem(image.path), image)
         answer = grounding.answer
@@ -52,11 +64,11 @@ def ask(
         raise ImageError(
             f"{out} cannot be written: {error.strerror or error}", "choose another folder with --out"
         ) from error
-    return grounding, written
+    return written
 
 
 def make_folder(folder: Path) -> None:
-    """Make the output folder before the slow part; raises `ImageError` where that cannot be done."""
+    """Make the output folder; raises `ImageError` where that cannot be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
