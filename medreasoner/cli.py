@@ -1,4 +1,4 @@
-"""medreasoner ask | serve | evaluate | models."""
+"""medreasoner ask | serve | viewer | evaluate | models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,11 +23,7 @@ from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.wire import AXES, checked_question
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from medreasoner.evaluation.run import Outcome
-    from medreasoner.picture import Picture
+    from medreasoner.evaluation.run import Examiner, Outcome
     from medreasoner.pipeline import GroundingPipeline
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -66,7 +64,8 @@ def ask_command(
     out.print(
         f"[dim]{escape(image.name)}: {picture.axis} slice {picture.slice_index}, {picture.width} x {picture.height}[/]"
     )
-    pipeline = _pipeline(reasoner, expert, device)
+    with out.status("loading models ..."):
+        pipeline = _pipeline(reasoner, expert, device)
     failed: MedReasonerError | None = None
     for asked in [question] if question is not None else _typed_questions():
         with out.status("thinking ..."):
@@ -103,12 +102,14 @@ def evaluate_command(
     overlays: Annotated[int, typer.Option(min=0, help="how many overlays the page shows, worst first")] = 120,
     oracle: Annotated[bool, typer.Option(help="also the expert's mask for the true box")] = True,
     modality: Annotated[bool, typer.Option(help="pictures carry their modality, as DICOM files do")] = True,
+    jobs: Annotated[int, typer.Option(min=1, help="processes; each loads the models, about 2 GB")] = 1,
 ) -> None:
     """Measure a reasoner and an expert; writes evaluation.json, cases.csv and index.html."""
     from medreasoner.asking import make_folder
     from medreasoner.evaluation.cases import cases_of, read_samples
+    from medreasoner.evaluation.processes import ask_here, ask_in_processes
     from medreasoner.evaluation.report import write_files
-    from medreasoner.evaluation.run import evaluate
+    from medreasoner.evaluation.run import by_picture
     from medreasoner.evaluation.worst import WorstOverlays
 
     samples = read_samples(data)
@@ -116,7 +117,10 @@ def evaluate_command(
     if limit is not None and limit < len(cases):
         cases = [cases[i * len(cases) // limit] for i in range(limit)]
     make_folder(folder)
-    pipeline = _pipeline(reasoner, expert, device)
+    make = partial(_examiner, reasoner, expert, device, data, samples, oracle, modality)
+    with out.status("loading models ..."):
+        examiner = make()
+    pipeline = examiner.pipeline
     keep = WorstOverlays(folder / "overlays", overlays, {c.row: samples[c.row]["bbox"] for c in cases if not c.absent})
     about = {
         "reasoner": pipeline.reasoner.name,
@@ -130,18 +134,18 @@ def evaluate_command(
         "command": "medreasoner " + " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
+    groups = by_picture(samples, cases)
+    answers = ask_here(examiner, groups) if jobs == 1 else ask_in_processes(make, groups, jobs)
+    del examiner, pipeline  # where other processes do the work, this one needs no models
     outcomes: list[Outcome] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=out) as bar:
+        with Progress(*columns, console=out) as bar, closing(answers):
             task = bar.add_task("asking", total=len(cases))
-
-            def done(outcome: Outcome, picture: Picture, mask: NDArray[np.bool_]) -> None:
-                outcomes.append(outcome)
-                keep.add(outcome, picture, mask)
+            for answered in answers:
+                outcomes.append(answered.outcome)
+                keep.add(answered.outcome, answered.picture, answered.mask)
                 bar.advance(task)
-
-            evaluate(pipeline, samples, cases, data, done, oracle, modality)
     finally:  # what was measured before an error or Ctrl-C is not lost
         if outcomes:
             about["cases"] = f"{len(outcomes)} of {len(cases)}"
@@ -190,13 +194,45 @@ def serve_command(
     os.execv(sys.executable, command)  # signals then reach the server itself
 
 
+@app.command("viewer")
+def viewer_command(
+    image: Annotated[Path | None, typer.Argument(help="file or series folder to open at once")] = None,
+    port: Annotated[int, typer.Option(help="on this machine only; 0 takes a free one")] = 8080,
+    browser: Annotated[bool, typer.Option(help="open the page at once")] = True,
+    reasoner: ReasonerOption = "embedded",
+    expert: ExpertOption = "litemedsam",
+    device: DeviceOption = None,
+    folder: OutOption = Path("medreasoner-answers"),
+) -> None:
+    """Ask in a browser: scroll, ask, correct the box, save; for those without 3D Slicer."""
+    if find_spec("viewer_app") is None or find_spec("trame") is None:
+        raise MedReasonerError("the viewer's packages are not installed", "pip install 'medreasoner[viewer]'")
+    command = [sys.executable, "-m", "viewer_app", "--port", str(port), "--reasoner", reasoner, "--expert", expert]
+    command += ["--out", str(folder), *(["--device", device] if device else []), *([] if browser else ["--no-browser"])]
+    os.execv(sys.executable, [*command, *([str(image)] if image else [])])
+
+
 def _pipeline(reasoner: str, expert: str, device: str | None) -> GroundingPipeline:
     from medreasoner.expert import load_expert
     from medreasoner.pipeline import GroundingPipeline
     from medreasoner.reasoner.catalogue import open_reasoner
 
-    with out.status("loading models ..."):
-        return GroundingPipeline(open_reasoner(reasoner, device), load_expert(expert))
+    return GroundingPipeline(open_reasoner(reasoner, device), load_expert(expert))
+
+
+def _examiner(
+    reasoner: str,
+    expert: str,
+    device: str | None,
+    data: Path,
+    samples: list[dict[str, Any]],
+    oracle: bool,
+    modality: bool,
+) -> Examiner:
+    from medreasoner.evaluation.run import Examiner, prior_boxes
+
+    pipeline = _pipeline(reasoner, expert, device)
+    return Examiner(pipeline, samples, data, prior_boxes(samples), oracle, modality)
 
 
 def _typed_questions() -> Iterator[str]:

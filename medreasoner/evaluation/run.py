@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,39 +71,50 @@ class Outcome:
         return asdict(self)
 
 
-def evaluate(
-    pipeline: GroundingPipeline,
-    samples: list[Sample],
-    cases: list[Case],
-    data: Path,
-    done: Callable[[Outcome, Picture, NDArray[np.bool_]], None],
-    oracle: bool = True,
-    modality: bool = True,
-) -> list[Outcome]:
-    """Ask all cases, picture by picture so that caches pay.
+@dataclass(frozen=True)
+class Answered:
+    """One case with its outcome, the picture that was asked about and the mask in its pixels."""
 
-    Args:
+    outcome: Outcome
+    picture: Picture
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Asks cases of one collection and measures the answers.
+
+    Attributes:
         pipeline: reasoner and expert.
-        samples: all rows of the collection; those of its training split make the prior.
-        cases: what to ask.
+        samples: all rows of the collection.
         data: the collection's folder.
-        done: called after each case with its outcome, picture and mask (progress, overlays).
+        prior: each target's box from `prior_boxes`.
         oracle: also ask the expert for the true box's mask.
         modality: let the picture carry its DICOM modality code, as a DICOM file would.
-
-    Returns:
-        one outcome a case, in the order asked.
     """
-    prior = prior_boxes(samples)
-    outcomes = []
-    for case in sorted(cases, key=lambda c: samples[c.row]["image"]):
-        sample = samples[case.row]
-        code = dicom_modality(sample) if modality else ""
-        picture = replace(open_image(data / sample["image"]).picture(), modality=code)
-        outcome, mask = _ask(pipeline, case, sample, picture, data, prior, oracle)
-        outcomes.append(outcome)
-        done(outcome, picture, mask)
-    return outcomes
+
+    pipeline: GroundingPipeline
+    samples: list[Sample]
+    data: Path
+    prior: dict[str, Box]
+    oracle: bool = True
+    modality: bool = True
+
+    def ask(self, case: Case) -> Answered:
+        """Ask one case; raises `ImageError` when its picture, mask or box cannot be used."""
+        sample = self.samples[case.row]
+        code = dicom_modality(sample) if self.modality else ""
+        picture = replace(open_image(self.data / sample["image"]).picture(), modality=code)
+        outcome, mask = _ask(self.pipeline, case, sample, picture, self.data, self.prior, self.oracle)
+        return Answered(outcome, picture, mask)
+
+
+def by_picture(samples: list[Sample], cases: list[Case]) -> list[list[Case]]:
+    """Group the cases by picture, in the order of the pictures' names: what is asked together shares caches."""
+    found: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        found[samples[case.row]["image"]].append(case)
+    return [found[image] for image in sorted(found)]
 
 
 def _ask(
@@ -136,7 +146,7 @@ def _ask(
         values["parsed"] = False
         grounding = None
     try:
-        truth_box = Box(*sample["bbox"])
+        truth_box = None if case.absent else Box(*sample["bbox"])
     except (TypeError, AnswerError) as error:
         raise ImageError(f"row {case.row} of samples.jsonl has no usable bbox", "repair or leave it out") from error
     if grounding is not None:
@@ -144,7 +154,7 @@ def _ask(
         values.update(attempts=grounding.attempts, confidence=grounding.confidence)
         values.update(seconds=grounding.timings["total"], reasoning=grounding.answer.reasoning)
         values["said_absent"] = isinstance(grounding.answer, AbsentAnswer)
-    if not case.absent:
+    if truth_box is not None:
         truth = _truth(data / sample["mask"], picture)
         fit = Letterbox.of(picture.width, picture.height, _PRIOR_CANVAS)
         if case.name in prior:
@@ -180,7 +190,7 @@ def prior_boxes(samples: list[Sample], canvas: int = _PRIOR_CANVAS) -> dict[str,
     """Return each target's median training box on a square canvas of that side in pixels, compact targets only."""
     found: dict[str, list[list[float]]] = defaultdict(list)
     for sample in samples:
-        if sample["split"] == "train" and not sample["dispersed"]:
+        if sample["split"] == "train" and not sample["dispersed"] and not sample.get("absent"):
             fit = Letterbox.of(sample["width"], sample["height"], canvas)
             found[sample["question_key"] or sample["category"]].append(
                 fit.box_to_canvas(Box(*sample["bbox"])).as_list()
