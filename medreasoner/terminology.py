@@ -140,7 +140,7 @@ _CODINGS = {
     "portal and splenic vein": Coding(ANATOMY, _own("PORTOSPLENIC", "Portal vein and splenic vein")),
     "retinal nerve fibre layer": Coding(ANATOMY, _own("RNFL", "Retinal nerve fiber layer"), region=_RETINA),
     "retinal vessels": Coding(ANATOMY, _snomed("59820001", "Blood vessel"), region=_RETINA),
-    "white blood cell nucleus": Coding(ANATOMY, _own("LEUKOCYTE_NUCLEUS", "Nucleus of leukocyte")),
+    "white blood cell nucleus": Coding(ANATOMY, _own("LEUKO_NUCLEUS", "Nucleus of leukocyte")),
 }
 
 
