@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
+from benchmarks.show_results import PAGE, RESULTS, page, readme_with, totals
+from benchmarks.show_results import README as README_PATH
+from medreasoner.expert import DEFAULT_EXPERT, load_expert
 from medreasoner.instruction import instruction_hash
 from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.quantised import folder_hash
 
-ROOT = Path(__file__).parents[2]
-REPORT = json.loads((ROOT / "benchmarks" / "results" / "evaluation_umrg_mini_test.json").read_text())
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPORT = json.loads(RESULTS.read_text(encoding="utf-8"))
+README = README_PATH.read_text(encoding="utf-8")
 
 
 def test_figures_belong_to_the_weights_that_ship() -> None:
     assert REPORT["about"]["reasoner_sha256"] == folder_hash(embedded_folder())
     assert REPORT["about"]["instruction_sha256"] == instruction_hash("direct")
+    assert REPORT["about"]["expert"] == DEFAULT_EXPERT
+    assert REPORT["about"]["expert_sha256"] == load_expert().sha256
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,6 @@ def test_absence_is_told_as_it_is() -> None:
     assert missed <= 0.03 or f"{missed * 100:.1f} % of present targets are called absent" in README
 
 
-@pytest.mark.parametrize("figure", ["box_iou", "named", "dice", "false_absent", "absent_recognised"])
-def test_readme_repeats_the_figures(figure: str) -> None:
-    value = REPORT["summary"][figure]
-    assert f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})" in README
+def test_pages_repeat_the_figures() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(REPORT)
+    assert readme_with(README, totals(REPORT)) == README
