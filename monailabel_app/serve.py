@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging.config
 import os
 import sys
 from pathlib import Path
@@ -17,8 +18,17 @@ from medreasoner.contract.errors import MedReasonerError
 from monailabel_app.lib.settings import Settings
 
 _APPLICATION = Path(__file__).resolve().parent
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LAST_ANSWERS_S = 120  # at the end, for the questions that still run or wait
+
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    # MONAI Label logs whole requests, questions and file names among them; httpx whole addresses.
+    "loggers": {"monailabel": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+}
 
 
 def environment(studies: str, port: int, conf: dict[str, str]) -> dict[str, str]:
@@ -60,27 +70,21 @@ def main() -> None:
         conf = dict(args.conf)
         Settings.load(conf)  # before anything slow
         os.environ.update(environment(args.studies, args.port, conf))
+        logging.config.dictConfig(_LOGGING)
         import uvicorn
+        from monailabel.interfaces.utils.app import app_instance
 
+        from monailabel_app.gateway.application import app
+
+        app_instance()  # loads the models; the gateway asks for the same one, but here an error is a sentence
         uvicorn.run(
-            "monailabel_app.gateway.application:app",
+            app,
             host=args.host,
             port=args.port,
             access_log=False,  # addresses hold the ids of images
-            log_config=_logging(),
+            log_config=None,
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
-
-
-def _logging() -> dict[str, object]:
-    handler = {"class": "logging.StreamHandler", "formatter": "plain"}  # to stderr
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": _LOG_FORMAT}},
-        "handlers": {"stderr": handler},
-        "root": {"level": "INFO", "handlers": ["stderr"]},
-    }
 
 
 if __name__ == "__main__":

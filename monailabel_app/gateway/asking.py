@@ -22,6 +22,7 @@ from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.tokens import Role
 from monailabel_app.gateway.uploads import field, opened_form
 from monailabel_app.gateway.validation import checked_output, checked_params, known_image, session_image
+from monailabel_app.lib.dicom_output import dicom_seg, dicom_sr
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ async def infer(request: Request) -> Response:
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            answer.cancel()  # reaches the ticket; what has begun is finished, and its answer dropped
+            ticket.unwanted = True  # what has begun may end early; its answer is dropped
+            answer.cancel()  # reaches the ticket: what has not begun never will
     finally:
         gone.cancel()
     if answer.cancelled():
@@ -78,6 +80,8 @@ def _checked(here: Service, request: Request, text: str) -> Question:
     params = checked_params(model, text)
     image, session = query.get("image", ""), query.get("session_id", "")
     if session:
+        if output.startswith("dicom"):
+            raise Refusal("DICOM refers to stored series, and a session is none", "ask about ?image=ID instead")
         image, path = "", session_image(here.application.sessions(), session)
     elif image:
         store = here.application.datastore()
@@ -96,7 +100,8 @@ async def _farewell(request: Request) -> None:
 
 def _answer(here: Service, question: Question, ticket: Ticket) -> Response:
     """Run the model and pack its answer; in the lane's thread."""
-    result = here.application.infer({"model": question.model, "image": question.path, **question.params})
+    wish = {"model": question.model, "image": question.path, "cancelled": lambda: ticket.unwanted, **question.params}
+    result = here.application.infer(wish)
     mask, params = Path(result["file"]), result["params"]
     try:
         here.metrics.answered(question.model, ticket.waited, params)
@@ -109,18 +114,24 @@ def _answer(here: Service, question: Question, ticket: Ticket) -> Response:
             asked=question.params,
             answer=params,
         )
-        return _packed(question.output, mask, params)
+        return _packed(question, here.application.datastore(), mask, params)
     finally:
         with suppress(FileNotFoundError):
             mask.unlink()
 
 
-def _packed(output: str, mask: Path, params: dict[str, Any]) -> Response:
-    if output == "json":
+def _packed(question: Question, store: Any, mask: Path, params: dict[str, Any]) -> Response:
+    """The reply in the wished form; errors as those of `dicom_seg`."""
+    if question.output == "json":
         return JSONResponse(params)
-    if output == "image":
-        headers = {"Content-Disposition": f'attachment; filename="{mask.name}"'}
-        return Response(mask.read_bytes(), media_type="application/octet-stream", headers=headers)
+    if question.output == "image":
+        return _file(mask.read_bytes(), "application/octet-stream", mask.name)
+    if question.output == "dicom_seg":
+        content = dicom_seg(question.image, store, mask, params)
+        # An absent target has no segmentation, and a file without segments is not valid DICOM.
+        return Response(status_code=204) if content is None else _file(content, "application/dicom", "answer.dcm")
+    if question.output == "dicom_sr":
+        return _file(dicom_sr(question.image, store, mask, params), "application/dicom", "report.dcm")
     text = json.dumps(params, allow_nan=False)
     parts = MultipartEncoder(
         {
@@ -129,3 +140,7 @@ def _packed(output: str, mask: Path, params: dict[str, Any]) -> Response:
         }
     )
     return Response(parts.to_string(), media_type=parts.content_type)
+
+
+def _file(content: bytes, kind: str, name: str) -> Response:
+    return Response(content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})

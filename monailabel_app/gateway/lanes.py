@@ -31,6 +31,7 @@ class Ticket:
     owner: str
     since: float = field(default_factory=time.monotonic)
     began: float | None = None
+    unwanted: bool = False  # the client has gone: long work may stop early
     future: Future[Any] = field(default_factory=Future)
 
     @property

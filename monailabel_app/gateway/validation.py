@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
-from medreasoner.contract.checks import (
-    check_axis,
-    check_slice,
-    checked_box,
-    checked_points,
-    checked_question,
-    checked_window,
-)
-from medreasoner.contract.errors import MedReasonerError
+from medreasoner.contract.checks import SCHEMA_VERSION
 from monailabel_app.gateway.errors import NotFound, Refusal
+from monailabel_app.lib.infers.wishes import ENDINGS, NUMBERS, question_of, region_of
 
-OUTPUTS = ("all", "json", "image")
-MASK_ENDINGS = (".nrrd", ".seg.nrrd", ".nii.gz", ".nii", ".png")
-MASK_TYPES = ("uint8", "uint16", "int16", "uint32", "int32")
+OUTPUTS = ("all", "json", "image", "dicom_seg", "dicom_sr")
+# Sent by every client of MONAI Label; label_info is for DICOM SEG, and ours comes from the answer.
+_TO_ANY = {"client_id", "label_info", "result_extension", "result_dtype", "result_compress", "schema_version"}
+_VIEW = {"question", "axis", "slice_index", "slice", "window"}
+_DRAWN = {"box", "points", "foreground", "background", "roi", "label", "reset_state"}
+_TO_MODEL = {
+    "medreasoner": _TO_ANY | _VIEW,
+    "medreasoner_refine": _TO_ANY | _VIEW | _DRAWN,
+    "medreasoner_volume": _TO_ANY | _VIEW | _DRAWN,
+}
+_LONGEST_TEXT = 200  # characters, of every parameter but the question, for which the contract has its own limit
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ @+-]{0,126}[A-Za-z0-9_@+-])?")  # one part of a path, never hidden
 _TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -46,16 +46,22 @@ def checked_params(model: str, text: str) -> dict[str, Any]:
         MedReasonerError: one of the core's own complaints about a question, box, points, axis, slice or window.
     """
     values = read_json_object(text)
-    known = {**_EVERYWHERE, **_OF_MODEL.get(model, {})}
-    unknown = sorted(values.keys() - known.keys())
+    known = _TO_MODEL.get(model, _TO_ANY)
+    unknown = sorted(values.keys() - known)
     if unknown:
         raise Refusal(f"{model} has no parameter {unknown[0][:60]!r}", f"known: {', '.join(sorted(known))}")
     for name, value in values.items():
-        known[name](value)
-    if model == "medreasoner":
-        checked_question(values.get("question", ""))
-    values.pop("client_id", None)  # every call of MONAI Label's client carries one
-    return values
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT and name != "question":
+            raise Refusal(f"{name} has {len(value):,} characters", f"send at most {_LONGEST_TEXT}")
+    _one_of(("", *ENDINGS), "result_extension", values.get("result_extension") or "")
+    _one_of(("", *NUMBERS), "result_dtype", values.get("result_dtype") or "")
+    if values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise Refusal("the schema version is another one", "update the older of client and server")
+    if model == "medreasoner" or values.get("question"):
+        question_of(values)
+    if values.get("box") is not None or values.get("points"):
+        region_of(values)
+    return {name: value for name, value in values.items() if name not in ("client_id", "label_info")}
 
 
 def checked_output(output: str) -> str:
@@ -109,84 +115,3 @@ def _one_of(choices: tuple[str, ...], what: str, value: Any) -> str:
     if value not in choices:
         raise Refusal(f"{what} cannot be {str(value)[:60]!r}", f"use one of {', '.join(choices)}")
     return str(value)
-
-
-def _anything(_: Any) -> None:
-    return None
-
-
-def _text(value: Any) -> None:
-    if value is not None and (not isinstance(value, str) or len(value) > 20_000):
-        raise Refusal(f"{str(value)[:60]!r} is not a text", "send a text, or leave it out")
-
-
-def _question(value: Any) -> None:
-    _text(value)
-    if value:
-        checked_question(value)
-
-
-def _flag(value: Any) -> None:
-    if not isinstance(value, bool):
-        raise Refusal(f"{str(value)[:60]!r} is neither true nor false", "send true or false")
-
-
-def _axis(value: Any) -> None:
-    if value not in ("", None):
-        check_axis(value)
-
-
-def _slice(value: Any) -> None:
-    """A number, or the text of one: the stock plug-in's table has text cells; an empty one is the middle slice."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value.strip()[:9])
-    if value not in ("", None):
-        check_slice(value)
-
-
-def _voxels(value: Any) -> None:
-    """Clicks as the stock plug-in sends them: ``[[i, j, k], ...]``."""
-    ok = isinstance(value, list) and len(value) <= 1000
-    if not ok or not all(isinstance(p, list) and len(p) == 3 and all(_is_number(v) for v in p) for p in value):
-        raise MedReasonerError(f"{str(value)[:60]} are not voxels", "send [[i, j, k], ...]")
-
-
-def _region(value: Any) -> None:
-    """A box of voxels as the stock plug-in sends it: empty, or ``[i0, i1, j0, j1, k0, k1]``."""
-    if not isinstance(value, list) or len(value) not in (0, 6) or not all(_is_number(v) for v in value):
-        raise MedReasonerError(f"{str(value)[:60]} is not a region", "send [i0, i1, j0, j1, k0, k1], or an empty list")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
-
-
-Check = Callable[[Any], Any]
-_EVERYWHERE: dict[str, Check] = {
-    "client_id": _text,
-    "result_extension": lambda value: _one_of(MASK_ENDINGS, "result_extension", value),
-    "result_dtype": lambda value: _one_of(MASK_TYPES, "result_dtype", value),
-    "result_compress": _flag,
-    "label_info": _anything,  # MONAI Label's clients send it for DICOM SEG; ours comes from the answer
-}
-_VIEW: dict[str, Check] = {
-    "question": _question,
-    "axis": _axis,
-    "slice_index": lambda value: None if value is None else check_slice(value),
-    "slice": _slice,
-    "window": checked_window,
-    "schema_version": _anything,
-}
-_DRAWN: dict[str, Check] = {"box": checked_box, "points": checked_points}
-_CLICKED: dict[str, Check] = {
-    "foreground": _voxels,
-    "background": _voxels,
-    "roi": _region,
-    "label": _text,
-    "reset_state": _flag,
-}
-_OF_MODEL: dict[str, dict[str, Check]] = {
-    "medreasoner": _VIEW,
-    "medreasoner_refine": {**_VIEW, **_DRAWN, **_CLICKED},
-    "medreasoner_volume": {**_VIEW, **_DRAWN, **_CLICKED},
-}
