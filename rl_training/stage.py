@@ -1,0 +1,232 @@
+"""What both stages do around their trainer: arguments, the model, attention, the time limit, where a run writes."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import yaml
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
+
+from medreasoner import __version__
+from medreasoner.console import errors_for_people
+from medreasoner.reasoner.card import ReasonerCard
+from rl_training.checkpoints import last_whole
+from rl_training.config import Stage
+from rl_training.config.reading import read_yaml
+from rl_training.rows import Canvas, rows_of
+from rl_training.starting import find_folder, plain_folder, stage_card
+from rl_training.summary import summarise
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+S = TypeVar("S", bound=Stage)
+RUN_FILE = "run.json"
+DEEPSPEED = Path(__file__).parent / "configs" / "deepspeed"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything a trainer is made of, but its arguments."""
+
+    folder: Path
+    card: ReasonerCard
+    model: Any
+    processor: Any
+    train: Canvas
+    validation: Canvas | None
+
+
+def command(
+    name: str,
+    kind: type[S],
+    make_trainer: Callable[[S, Start, Path], Any],
+    description: str | None,
+    argv: list[str] | None,
+) -> None:
+    """Read the command line, print the plan, train, summarise; errors end as one sentence and a hint."""
+    from rl_training.plan import print_plan
+
+    given = _parser(description).parse_args(argv)
+    with errors_for_people():
+        config = read_yaml(given.config, kind)
+        changes = {key: getattr(given, key) for key in ("reasoner", "minutes") if getattr(given, key) is not None}
+        config = replace(config, **changes)
+        if devices() == 1 or os.environ.get("RANK") == "0":
+            print_plan(config, given.data)
+        if given.dry_run:
+            return
+        start = open_start(config, given.data, given.output)
+        trainer = make_trainer(config, start, given.output)
+        if trainer.accelerator.is_main_process:
+            write_run(name, config, start, given.data, given.output)
+        train(trainer, given.output)
+        if trainer.accelerator.is_main_process:
+            summarise(trainer.state.log_history, given.output)
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("config", type=Path, help="a YAML file; rl_training/configs has examples")
+    made.add_argument("--data", type=Path, required=True, help="a folder that rl_training.prepare wrote")
+    made.add_argument("--output", type=Path, required=True, help="the run's folder; one that exists is gone on with")
+    made.add_argument("--reasoner", help="start from this folder instead of the configuration's")
+    made.add_argument("--minutes", type=float, help="time limit of this run instead of the configuration's")
+    made.add_argument("--dry-run", action="store_true", help="print configuration and plan, and stop")
+    return made
+
+
+def devices() -> int:
+    """Return how many processes torchrun or accelerate started; 1 without them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def attention_of(config: Stage) -> str:
+    """Return the attention that will be used; "auto" takes flash-attn where a GPU and the package are there."""
+    if config.attention != "auto":
+        return config.attention
+    flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash and config.precision == "bf16" else "sdpa"
+
+
+def open_start(config: Stage, data: Path, run: Path) -> Start:
+    """Load model, processor and rows; raises `MedReasonerError` for whatever of it cannot be used."""
+    given = find_folder(config.reasoner)
+    card = stage_card(config, given)
+    train, validation = canvases(config, data, card)
+    run.mkdir(parents=True, exist_ok=True)
+    folder = plain_folder(given, run)
+    half = config.precision == "bf16" and torch.cuda.is_available()
+    # without DeepSpeed the trained weights themselves must be fp32; frozen ones under adapters need not
+    dtype = torch.bfloat16 if half and (config.deepspeed or config.lora) else torch.float32
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
+    )
+    return Start(folder, card, model, AutoProcessor.from_pretrained(folder), train, validation)
+
+
+def canvases(config: Stage, data: Path, card: ReasonerCard) -> tuple[Canvas, Canvas | None]:
+    """Return the training rows, and the validation rows where they are asked for."""
+    absent = config.absent_share if card.may_abstain else 0.0
+    train = Canvas(rows_of(data, "train", absent, config.wordings, config.seed), card)
+    if not config.validate_every:
+        return train, None
+    held = rows_of(data, "val", absent, 1, config.seed)[: config.validation_questions]
+    return train, Canvas(held, card)
+
+
+def common_arguments(config: Stage, run: Path) -> dict[str, Any]:
+    """Return what transformers' TrainingArguments take for either stage."""
+    gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(run),
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_updates or -1,
+        "per_device_train_batch_size": config.micro_batch,
+        "per_device_eval_batch_size": config.micro_batch,
+        "gradient_accumulation_steps": config.accumulation(devices()),
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup,  # a share of all updates when below 1
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.clip_gradient,
+        "bf16": config.precision == "bf16" and gpu,
+        "use_cpu": not gpu,
+        "activation_checkpointing": config.recompute,
+        "deepspeed": deepspeed_settings(config.deepspeed) if config.deepspeed else None,
+        "logging_steps": config.log_every,
+        "save_strategy": "steps",
+        "save_steps": config.save_every,
+        "eval_strategy": "steps" if config.validate_every else "no",
+        "eval_steps": config.validate_every or None,
+        "report_to": ["tensorboard"],
+        "remove_unused_columns": False,
+        "seed": config.seed,
+        "disable_tqdm": False,
+    }
+
+
+def deepspeed_settings(name: str) -> dict[str, Any]:
+    """Read one of configs/deepspeed; "auto" in it is filled in by transformers."""
+    settings: dict[str, Any] = yaml.safe_load((DEEPSPEED / f"{name}.yaml").read_text(encoding="utf-8"))
+    return settings
+
+
+def adapters(config: Stage) -> LoraConfig | None:
+    """Describe the adapters on the text trunk, whose layers alone are matched; None for a full fine-tune."""
+    if config.lora is None:
+        return None
+    from peft import LoraConfig
+
+    layers = "|".join(config.lora.layers)
+    return LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=rf".*language_model\..*\.({layers})",
+        task_type="CAUSAL_LM",
+    )
+
+
+class TimeLimit(TrainerCallback):
+    """Save and stop before a run's minutes are over, at the end of a whole generation."""
+
+    def __init__(self, minutes: float, every: int = 1) -> None:
+        self._end = time.monotonic() + 60 * minutes if minutes else None
+        self._every, self._before, self._longest = every, time.monotonic(), 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Stop when another update (a generation's first is the longest) might not fit."""
+        now = time.monotonic()
+        self._longest, self._before = max(self._longest, now - self._before), now
+        if (
+            self._end is not None
+            and state.global_step % self._every == 0
+            and now + self._longest * self._every > self._end
+        ):
+            control.should_save = control.should_training_stop = True
+
+
+def write_run(stage: str, config: Stage, start: Start, data: Path, run: Path) -> None:
+    """Write down what a run is made of, for `rl_training.merge` and for people."""
+    about = {
+        "stage": stage,
+        "start": str(start.folder.resolve()),
+        "data": data_facts(data, start),
+        "config": asdict(config),
+        "attention": attention_of(config),
+        "devices": devices(),
+        "version": __version__,
+    }
+    (run / RUN_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    start.card.save(run)
+
+
+def data_facts(data: Path, start: Start) -> dict[str, Any]:
+    """Say which data was used: its samples' hash, and how many rows."""
+    return {
+        "folder": data.resolve().name,
+        "samples_sha256": hashlib.sha256((data / "samples.jsonl").read_bytes()).hexdigest(),
+        "train_rows": len(start.train),
+        "validation_rows": 0 if start.validation is None else len(start.validation),
+    }
+
+
+def train(trainer: Any, run: Path) -> None:
+    """Go on from the newest whole checkpoint, or begin; always ends with one."""
+    newest = last_whole(run)
+    if newest is not None:
+        print(f"goes on from {newest.name}", flush=True)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if not (run / f"checkpoint-{trainer.state.global_step}").is_dir():
+        trainer._save_checkpoint(trainer.model, None)
