@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def gather(
 
 def _gathered(example: Example, folder: Path | None, by_rule: bool) -> Gathered:
     picture = example.picture()
+    example = replace(example, modality=picture.modality)
     mask = mask_on(example, picture)
     place, how = _place(example, mask, by_rule)
     image, drawn = picture.content_hash, None

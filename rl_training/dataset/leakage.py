@@ -57,7 +57,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     grey = np.asarray(small, np.float32).ravel()
     grey = grey - grey.mean()
     length = float(np.linalg.norm(grey))
-    return grey / length if length > 0 else grey
+    return np.asarray(grey / length if length > 0 else grey, np.float32)
 
 
 def find_leaks(seen: Sequence[Seen]) -> Leaks:
