@@ -43,7 +43,7 @@ class LabelRecord:
     Box and points are None when the target is absent, and where a person drew the mask without them.
     """
 
-    question: str
+    question: str  # empty where nobody asked, as for a mask drawn by hand
     absent: bool
     axis: str
     slice_index: int
@@ -84,7 +84,8 @@ class LabelRecord:
             MedReasonerError: a field is unknown, missing, of another type, or contradicts another; the error names it.
         """
         values = read_object(text, cls)
-        checked_question(_text(values, "question"))
+        if _text(values, "question"):
+            checked_question(values["question"])
         if not isinstance(values["absent"], bool):
             raise MedReasonerError(f"absent is {str(values['absent'])[:40]!r}", "send true or false")
         if values["axis"] != "oblique":  # an acquired plane may be; a request cannot ask for one

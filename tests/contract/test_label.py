@@ -31,10 +31,11 @@ DRAWN = LabelRecord(
     saved_at="2026-02-01T08:30:00.250+00:00",
     edits=(LabelEdit("box", "2026-02-01T08:29:00Z"), LabelEdit("mask", "2026-02-01T08:29:30+00:00")),
 )
+BY_HAND = LabelRecord("", False, "stored", 0, target="liver")  # nobody asked
 ABSENT = LabelRecord("Where is the gallstone?", True, "stored", 0)
 
 
-@pytest.mark.parametrize("record", [DRAWN, ABSENT, replace(ABSENT, axis="oblique")], ids=["drawn", "absent", "tilted"])
+@pytest.mark.parametrize("record", [DRAWN, ABSENT, replace(ABSENT, axis="oblique"), BY_HAND])
 def test_a_record_comes_back_as_it_went(record: LabelRecord) -> None:
     assert LabelRecord.from_json(record.to_json()) == record
 

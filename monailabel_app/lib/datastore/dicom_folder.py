@@ -18,10 +18,10 @@ from medreasoner.imaging.dicom_dataset import is_image, read_attributes, read_he
 from medreasoner.imaging.signatures import HEAD_BYTES, kind_of
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
 from monailabel_app.lib.datastore.durable import write_durably
+from monailabel_app.lib.datastore.label_shelf import FOLDER as LABELS
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 
 log = logging.getLogger(__name__)
-LABELS = "medreasoner_labels"  # in the studies folder; its files are not studies
 ADDED = "added"
 FRESH_SECONDS = 1.0  # one question to the server lists the images several times
 _INFO = ("Modality", "SeriesDescription", "StudyDate", "StudyInstanceUID")
@@ -86,7 +86,7 @@ class DicomFolderDatastore(DicomDatastore):
                     (found.folder / f"{number:06d}.dcm").symlink_to(file.resolve())
             return str(found.folder)
 
-    def series_info(self, image_id: str) -> dict[str, Any]:
+    def image_facts(self, image_id: str) -> dict[str, Any]:
         with self._looking:
             found = self._found(image_id)
         header = read_attributes(found.files[0])

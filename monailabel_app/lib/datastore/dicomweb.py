@@ -15,9 +15,10 @@ from pydicom.uid import UID
 from medreasoner.contract.errors import ImageError
 from medreasoner.imaging.dicom_dataset import read_attributes
 from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries
-from monailabel_app.lib.datastore.dicom_datastore import FINAL, DicomDatastore, UnknownSeries
+from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 from monailabel_app.lib.datastore.series_cache import SeriesCache
+from monailabel_app.lib.datastore.shelved import FINAL
 from monailabel_app.lib.settings import Settings
 
 LISTING_SECONDS = 5.0  # one question to the server lists the series several times
@@ -66,7 +67,7 @@ class DicomWebDatastore(DicomDatastore):
         entry = self._entry(image_id)
         return str(self._cache.get(entry.uid, entry.instances, lambda folder: self._archive.fetch(entry, folder)))
 
-    def series_info(self, image_id: str) -> dict[str, Any]:
+    def image_facts(self, image_id: str) -> dict[str, Any]:
         entry = self._entry(image_id)
         return {
             "Modality": entry.modality,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 PARTIAL = ".partial-"  # begins the names of files that were never finished
 
@@ -15,11 +19,23 @@ def write_durably(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    with _replacing(path) as stream:
+        stream.write(content)
+
+
+def copy_durably(source: Path, path: Path) -> None:
+    """Copy a file of any size as `write_durably` writes one."""
+    with source.open("rb") as content, _replacing(path) as stream:
+        shutil.copyfileobj(content, stream)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).replace(path)

@@ -1,4 +1,4 @@
-"""Labels of DICOM series on disk: the mask, its DICOM forms, and what is known of it.
+"""Labels on disk: the mask, its DICOM forms where there are any, and what is known of it.
 
 `<folder>/<tag>/<image id>.json` is the label: it names the other files. It is written last and in one step, so a
 label that can be seen is complete, and a server that dies while it saves leaves the label before.
@@ -12,15 +12,17 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from medreasoner.contract.errors import MedReasonerError
+from medreasoner.contract.label import now
 from monailabel_app.lib.datastore.durable import PARTIAL, write_durably
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_VERSIONED = re.compile(r".+\.[0-9a-f]{8}\.(mask|segmentation|report)\..+")
+FOLDER = "medreasoner_labels"  # what a shelf in a folder of studies is called; its files are not studies
+_VERSIONED = re.compile(r"(?P<image>.+)\.(?P<version>[0-9a-f]{8})\.(?P<name>mask|segmentation|report)\..+")
+_SET_ASIDE = ".damaged-"  # begins the names of entries that could not be read
 MASK = "mask"
 
 
@@ -34,14 +36,18 @@ class LabelShelf:
     """The labels in one folder. One process writes; its threads may."""
 
     def __init__(self, folder: Path) -> None:
+        """Open the folder, mend what is damaged in it, and remove what an earlier server did not finish."""
         self._folder, self._writing = folder, threading.RLock()
-        self._sweep()
+        for tag in self.tags():
+            for entry in list(self._entries(tag)):
+                self._mend(entry)
+            self._sweep(tag)
 
     def put(self, image_id: str, tag: str, files: Mapping[str, bytes], info: Mapping[str, Any]) -> None:
         """Save a label, in place of the one before.
 
         Args:
-            image_id, tag: letters, digits, dots, dashes; neither leads out of the folder.
+            image_id, tag: what can be the name of a file; neither leads out of the folder.
             files: content by name with ending: ``mask.nii.gz``, ``segmentation.dcm``, ``report.dcm``.
             info: JSON values.
 
@@ -81,7 +87,7 @@ class LabelShelf:
         found = self._read(entry)["files"].get(name)
         if found is None:
             raise UnknownLabel(f"the label of {image_id} has no {name}", "save the label again")
-        return entry.parent / found
+        return entry.parent / str(found)
 
     def info(self, image_id: str, tag: str) -> dict[str, Any]:
         """Return what is known of a label; raises `UnknownLabel`."""
@@ -104,7 +110,7 @@ class LabelShelf:
 
     def _entry(self, image_id: str, tag: str) -> Path:
         for what, name in (("image id", image_id), ("tag", tag)):
-            if not _NAME.fullmatch(name):
+            if not _is_name(name):
                 raise MedReasonerError(f"{name[:64]!r} cannot be an {what}", "use letters, digits, dots and dashes")
         return self._folder / tag / f"{image_id}.json"
 
@@ -119,21 +125,47 @@ class LabelShelf:
 
     def _read(self, entry: Path) -> dict[str, Any]:
         try:
-            label = json.loads(entry.read_text())
+            label = json.loads(entry.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise MedReasonerError(f"the label {entry.name} cannot be read: {error}", "save it again") from error
+        parts = [label.get(key) for key in ("files", "info")] if isinstance(label, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts):
+            raise MedReasonerError(f"the label {entry.name} is not one of ours", "save it again")
         return dict(label)
 
     def _drop(self, entry: Path, files: Mapping[str, str]) -> None:
         for name in files.values():
             (entry.parent / name).unlink(missing_ok=True)
 
-    def _sweep(self) -> None:
+    def _mend(self, entry: Path) -> None:
+        """Where an entry cannot be read or its files are gone, let it name the newest files that are there."""
+        try:
+            if all((entry.parent / name).is_file() for name in self._read(entry)["files"].values()):
+                return
+            what = "names files that are gone"
+        except MedReasonerError as error:
+            what = error.what
+        found = [(p, m) for p in entry.parent.iterdir() if (m := _VERSIONED.fullmatch(p.name))]
+        found = [(p, m) for p, m in found if m["image"] == entry.stem]
+        masks = sorted((p.stat().st_mtime_ns, m["version"]) for p, m in found if m["name"] == MASK)
+        if not masks:
+            log.error("setting the label %s aside: %s, and it has no mask", entry.name, what)
+            entry.replace(entry.with_name(_SET_ASIDE + entry.name))
+            return
+        log.error("rebuilding the label %s from its mask: %s; question and author are lost", entry.name, what)
+        files = {m["name"]: p.name for p, m in found if m["version"] == masks[-1][1]}
+        write_durably(entry, json.dumps({"files": files, "info": {"rebuilt": now()}}, indent=2).encode())
+
+    def _sweep(self, tag: str) -> None:
         """Remove what an earlier server did not finish: files of ours that no label names."""
-        for tag in self.tags():
-            named = {name for entry in self._entries(tag) for name in self._read(entry)["files"].values()}
-            for path in (self._folder / tag).iterdir():
-                ours = path.name.startswith(PARTIAL) or _VERSIONED.fullmatch(path.name)
-                if ours and path.name not in named:
-                    log.warning("removing %s, which an interrupted save left behind", path.name)
-                    path.unlink()
+        named = {name for entry in self._entries(tag) for name in self._read(entry)["files"].values()}
+        for path in (self._folder / tag).iterdir():
+            ours = path.name.startswith(PARTIAL) or _VERSIONED.fullmatch(path.name)
+            if ours and path.name not in named:
+                log.warning("removing %s, which an interrupted save left behind", path.name)
+                path.unlink()
+
+
+def _is_name(name: str) -> bool:
+    """Whether this is the name of one visible file and no path."""
+    return 0 < len(name) <= 200 and name == PurePath(name).name and not name.startswith(".") and name.isprintable()

@@ -1,0 +1,61 @@
+"""Images that were opened a moment ago, so that the second question about a volume does not read it again."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from medreasoner.imaging import StoredImage, open_image
+
+State = tuple[tuple[str, int, int], ...]  # path, time of change in ns, size in bytes; of each file in a folder
+
+
+class OpenedImages:
+    """Keeps the images used last; a file that has changed since is opened anew. Any number of threads may ask."""
+
+    def __init__(self, entries: int = 4) -> None:
+        """Keep at most so many images, at least 1; a CT of 512 x 512 x 300 takes 150 MiB."""
+        if entries < 1:
+            raise ValueError(f"a cache of {entries} entries keeps nothing")
+        self._entries = entries
+        self._kept: OrderedDict[State, Future[StoredImage]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, path: Path) -> StoredImage:
+        """Return the image, opened by whoever asks first while the others wait; errors as `open_image`."""
+        state = _state(path)
+        with self._lock:
+            opening = self._kept.get(state)
+            first = opening is None
+            if opening is None:
+                opening = self._kept[state] = Future()
+            self._kept.move_to_end(state)
+            while len(self._kept) > self._entries:
+                self._kept.popitem(last=False)
+        if first:
+            self._open(path, state, opening)
+        return opening.result()
+
+    def _open(self, path: Path, state: State, opening: Future[StoredImage]) -> None:
+        try:
+            opening.set_result(open_image(path))
+        except BaseException as error:  # whatever it is, those who wait must hear of it; the next one tries again
+            with self._lock:
+                self._kept.pop(state, None)
+            opening.set_exception(error)
+
+
+def _state(path: Path) -> State:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return ((str(path), 0, 0), *(_file_state(file) for file in files))
+
+
+def _file_state(file: Path) -> tuple[str, int, int]:
+    found: Any = file.stat() if file.exists() else None  # `open_image` says what is wrong with a missing file
+    return (str(file), 0, -1) if found is None else (str(file), found.st_mtime_ns, found.st_size)

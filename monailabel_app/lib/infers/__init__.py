@@ -1,0 +1,1 @@
+"""What the server can be asked: a question, a drawn region, a target through the volume."""

@@ -1,0 +1,71 @@
+"""The application that MONAI Label loads: `monailabel start_server --app monailabel_app --studies FOLDER_OR_URL`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+
+from medreasoner import __version__
+from medreasoner.expert import load_expert
+from medreasoner.expert.volume import open_volume_expert
+from medreasoner.pipeline import GroundingPipeline
+from medreasoner.reasoner.catalogue import open_reasoner
+from monailabel_app.lib.datastore import open_datastore
+from monailabel_app.lib.images import OpenedImages
+from monailabel_app.lib.infers.ground import Ground
+from monailabel_app.lib.infers.refine import Refine
+from monailabel_app.lib.infers.volume import Volume
+from monailabel_app.lib.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class MedReasonerApp(MONAILabelApp):
+    """Settings, then images, then models, each loaded once; nothing is downloaded.
+
+    MONAI Label loads this file as a module of its own, beside the package: keep classes that others check with
+    isinstance out of it.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self.settings = Settings.load(conf)
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="MedReasoner",
+            description="Answers clinical questions about medical images. Research use only, not a medical device.",
+            version=__version__,
+        )
+
+    def init_datastore(self) -> Datastore:
+        return open_datastore(self.studies, self.settings)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        settings = self.settings
+        expert = load_expert(settings.expert)
+        reasoner = open_reasoner(settings.reasoner, settings.device or None)
+        pipeline = GroundingPipeline(reasoner, expert)
+        logger.info("reasoner %s, expert %s", reasoner.name, expert.name)
+        images = OpenedImages(settings.cached_volumes)
+        same = settings.volume_expert in ("", settings.expert)
+        follower = open_volume_expert(expert if same else load_expert(settings.volume_expert))
+        return {
+            "medreasoner": Ground(pipeline, images),
+            "medreasoner_refine": Refine(pipeline, images),
+            "medreasoner_volume": Volume(pipeline, images, follower),
+        }
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        return {"random": Random(), "first": First()}
+
+    def init_batch_infer(self) -> Any:
+        """None: a batch would go past the queue and its limits."""
+        return None
