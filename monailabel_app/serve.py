@@ -27,7 +27,7 @@ _LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
     # MONAI Label logs whole requests, questions and file names among them; httpx whole addresses.
-    "loggers": {"monailabel": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+    "loggers": {name: {"level": "WARNING"} for name in ("monailabel", "httpx", "timeloop")},
 }
 
 

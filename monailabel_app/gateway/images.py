@@ -25,7 +25,7 @@ def overview(request: Request) -> Response:
     if output == "stats":
         return JSONResponse(store.status())
     if output == "all":
-        return JSONResponse(store.json())
+        return JSONResponse(without_paths(store.json()))
     if output != "train":
         raise Refusal(f"output cannot be {output[:40]!r}", "use stats, all or train")
     if request.state.user.role is not Role.ADMIN:
@@ -56,7 +56,7 @@ def image_file(request: Request) -> Response:
 def image_info(request: Request) -> Response:
     """What the datastore notes of an image, without its path."""
     store = service(request).application.datastore()
-    return JSONResponse(without_path(store.get_image_info(known_image(store, request.query_params.get("image", "")))))
+    return JSONResponse(without_paths(store.get_image_info(known_image(store, request.query_params.get("image", "")))))
 
 
 def remove_image(request: Request) -> Response:
@@ -66,9 +66,11 @@ def remove_image(request: Request) -> Response:
     return JSONResponse({})
 
 
-def without_path(info: dict[str, Any]) -> dict[str, Any]:
-    """The same without where the file lies on the server."""
-    return {key: value for key, value in info.items() if key != "path"}
+def without_paths(info: Any) -> Any:
+    """The same without where the files lie on the server."""
+    if not isinstance(info, dict):
+        return info
+    return {key: without_paths(value) for key, value in info.items() if key != "path"}
 
 
 def _add(here: Service, name: str, upload: UploadFile, params: dict[str, Any]) -> str:

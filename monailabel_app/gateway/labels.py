@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from medreasoner.contract.label import LabelRecord
 from monailabel_app.gateway.errors import NotFound, Refusal
-from monailabel_app.gateway.images import without_path
+from monailabel_app.gateway.images import without_paths
 from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.uploads import check_label, field, files, keep, opened_form
 from monailabel_app.gateway.validation import checked_tag, known_image, read_json_object
@@ -41,7 +41,7 @@ def label_info(request: Request) -> Response:
     """What was saved beside a label: its record, names of segments, when."""
     _known(request)
     store, query = service(request).application.datastore(), request.query_params
-    return JSONResponse(without_path(store.get_label_info(query["label"], query["tag"])))
+    return JSONResponse(without_paths(store.get_label_info(query["label"], query["tag"])))
 
 
 def remove_label(request: Request) -> Response:
