@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,13 +36,22 @@ NOT_IMAGES = {
     "RWV",
 }
 _FIELDS = ["Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances", "StudyInstanceUID", "StudyDate"]
+_REFERENCES = "00081115"  # ReferencedSeriesSequence
 _PAGE = 500
+
+
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 class ArchiveError(MedReasonerError):
     """The DICOMweb archive is away, refuses, or answers with what cannot be used."""
 
     status = 502
+
+
+def is_uid(text: str) -> bool:
+    """Say whether a text can be a UID: digits and dots; real ones break PS3.5 9.1's finer rules."""
+    return _UID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ class Archive:
             if entry.uid not in known:
                 with self._speaking():
                     metadata = self._client.retrieve_series_metadata(entry.study, entry.uid)
-                    instances = [Dataset.from_json(one) for one in metadata]
+                    instances = [Dataset.from_json({k: one[k] for k in (_REFERENCES,) if k in one}) for one in metadata]
                 references = (ref for one in instances for ref in one.get("ReferencedSeriesSequence") or [])
                 known[entry.uid] = frozenset(str(reference.SeriesInstanceUID) for reference in references)
         return {uid for entry in segmentations for uid in known[entry.uid]}
@@ -158,6 +168,11 @@ class Archive:
         """Turn what the network and the client raise into one error."""
         try:
             yield
+        except (ValueError, KeyError, InvalidDicomError) as error:  # before the next ones: a wrong URL is a ValueError
+            raise ArchiveError(
+                f"the DICOMweb archive's reply cannot be read: {str(error)[:120]}",
+                "check that the URL is its DICOMweb root",
+            ) from error
         except requests.HTTPError as error:
             status = error.response.status_code
             hint = "see the archive's log"
@@ -171,11 +186,6 @@ class Archive:
         except requests.RequestException as error:
             raise ArchiveError(
                 "the DICOMweb archive cannot be reached", "start it, or correct its URL, and ask again"
-            ) from error
-        except (ValueError, KeyError, InvalidDicomError) as error:
-            raise ArchiveError(
-                f"the DICOMweb archive's reply cannot be read: {str(error)[:120]}",
-                "check that the URL is its DICOMweb root",
             ) from error
 
 

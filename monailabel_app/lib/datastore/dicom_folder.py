@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.imaging.dicom_dataset import is_image, read_attributes, read_header
 from medreasoner.imaging.signatures import HEAD_BYTES, kind_of
+from monailabel_app.lib.datastore.archive import is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
 from monailabel_app.lib.datastore.durable import write_durably
 from monailabel_app.lib.datastore.label_shelf import FOLDER as LABELS
@@ -98,9 +98,9 @@ class DicomFolderDatastore(DicomDatastore):
         uid = _series_of(path)
         if not uid:
             raise ImageError(f"{path.name} is not a DICOM image", "these studies are DICOM: send a .dcm file")
-        name = UID(str(read_attributes(path).SOPInstanceUID))
-        if not name.is_valid:
-            raise ImageError(f"{path.name} has no valid SOPInstanceUID", "export it again from the archive")
+        name = str(read_attributes(path).get("SOPInstanceUID") or "")
+        if not is_uid(name):
+            raise ImageError(f"{path.name} has no SOPInstanceUID", "export it again from the archive")
         write_durably(self._studies / ADDED / f"{name}.dcm", path.read_bytes())
         self.refresh()
         return uid
@@ -128,7 +128,7 @@ def _series_of(path: Path) -> str:
     except ImageError as error:
         log.warning("leaving out %s: %s", path.name, error.what)
         return ""
-    uid = UID(str(header.get("SeriesInstanceUID") or ""))
-    if is_image(header) and not uid.is_valid:
-        log.warning("leaving out %s: it names no valid series", path.name)
-    return str(uid) if is_image(header) and uid.is_valid else ""
+    uid = str(header.get("SeriesInstanceUID") or "")
+    if is_image(header) and not is_uid(uid):
+        log.warning("leaving out %s: it names no series", path.name)
+    return uid if is_image(header) and is_uid(uid) else ""

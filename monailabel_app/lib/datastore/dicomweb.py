@@ -10,11 +10,10 @@ from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.imaging.dicom_dataset import read_attributes
-from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries
+from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries, is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 from monailabel_app.lib.datastore.series_cache import SeriesCache
@@ -85,7 +84,7 @@ class DicomWebDatastore(DicomDatastore):
         """Send one more DICOM file to the archive; returns its series, whatever id was wished."""
         path = Path(image_filename)
         uid = str(read_attributes(path).get("SeriesInstanceUID") or "")
-        if not UID(uid).is_valid:
+        if not is_uid(uid):
             raise ImageError(f"{path.name} names no valid series", "export it again from where it came from")
         self._archive.store([dcmread(path)])
         self.refresh()
@@ -100,7 +99,7 @@ class DicomWebDatastore(DicomDatastore):
 
     def _entry(self, image_id: str) -> ArchivedSeries:
         found = None
-        if UID(image_id).is_valid:
+        if is_uid(image_id):
             found = self._listed().get(image_id) or self._archive.find(image_id)
         if found is None:
             raise UnknownSeries(f"the archive has no series {image_id[:64]!r}", "ask for one of the listed images")

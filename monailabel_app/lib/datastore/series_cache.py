@@ -45,7 +45,7 @@ class SeriesCache:
             kept = self._folder / uid
             if not kept.is_dir() or (count is not None and len(list(kept.iterdir())) != count):
                 self._fetch(kept, fetch)
-            os.utime(kept)
+            os.utime(kept, ns=(time.time_ns(), time.time_ns()))  # finer than the file system's own clock
         self._trim()
         return kept
 
