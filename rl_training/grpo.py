@@ -16,9 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
 
 from medreasoner import geometry
 from medreasoner.contract.errors import MedReasonerError
@@ -29,6 +31,17 @@ from rl_training.rewards.combining import Reward
 from rl_training.rewards.reading import scored
 from rl_training.rows import Canvas
 from rl_training.stage import Start, TimeLimit, adapters, command, common_arguments, devices
+
+
+class EpochOrder(RepeatSampler):
+    """TRL's order of questions, but following from the seed and the epoch's number alone.
+
+    TRL's own generator starts over when a run is resumed, which would repeat the first epoch's order in a later one.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Prepare an epoch's order; transformers calls it before each."""
+        self.generator.manual_seed((self.seed or 0) + epoch)
 
 
 class Policy(SafeCheckpoints, GRPOTrainer):
@@ -44,12 +57,19 @@ class Policy(SafeCheckpoints, GRPOTrainer):
             self.generation_config = copy.copy(sampling)
             self.generation_config.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=None)
         try:
-            return super().evaluate(*args, **kwargs)
+            with torch.random.fork_rng():  # else a run with validation would take other steps than one without
+                return super().evaluate(*args, **kwargs)
         finally:
             if engine is not None:
                 engine.temperature = self.temperature
             else:
                 self.generation_config = sampling
+
+    def _get_train_sampler(self, dataset: Any = None) -> EpochOrder:
+        made: Any = super()._get_train_sampler(dataset)
+        return EpochOrder(
+            made.data_source, made.mini_repeat_count, made.batch_size, made.repeat_count, made.shuffle, made.seed
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, without the deviations inside a group where validation's group is one answer."""
