@@ -22,7 +22,7 @@ from medreasoner.instruction import instruction
 from rl_training.config import SftConfig
 from rl_training.reasoning import COLUMNS, ROWS, SIZES, absent, present
 
-_DIRECTION = re.compile(
+DIRECTION = re.compile(
     r"\b(left|right|lt|rt|upper|lower|top|bottom|above|below|beneath|under|up|down|side|medial\w*|lateral\w*|nasal\w*|"
     r"temporal\w*|inner|outer|superior|inferior|clock)\b",
     re.IGNORECASE,
@@ -161,7 +161,7 @@ class Feed:
             if is_there:
                 numbers[b] = torch.tensor(number_at) + len(prompt)
                 words[b] = torch.tensor(word_at) + len(prompt)
-            directed = bool(_DIRECTION.search(question)) or bool(self.samples[row].get("laterality"))
+            directed = bool(DIRECTION.search(question)) or bool(self.samples[row].get("laterality"))
             warp[b] = rng.random() < self.config.warp_share
             across[b] = not directed and self.kinds[row] in FLIPS_ACROSS
             down[b] = not directed and self.kinds[row] in FLIPS_BOTH
