@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-from MedReasonerLib.nrrd_file import Mask, read_mask, small_file
+from MedReasonerLib.nrrd_file import compressed_file, read_mask
 from MedReasonerLib.scene import SceneAnswer
 from MedReasonerLib.shown_slice import ShownSlice
 from scipy.spatial.transform import Rotation
@@ -18,6 +18,7 @@ from medreasoner.contract.label import LabelRecord
 from medreasoner.imaging import open_image
 from medreasoner.imaging.mask_file import write_mask
 from tests.slicer.scripted_server import BRIGHT, box_round_mask, result_of
+from tests.slicer.steps import finish
 
 SIZE = (40, 32, 24)  # voxels along i, j, k
 BLOCK = (slice(4, 15), slice(6, 12), slice(3, 16))  # k, j, i of the bright block, away from every middle
@@ -63,20 +64,12 @@ def answer(shown: ShownSlice, question: str = "Where is the block?") -> SceneAns
     voxels, to_ras = shown.sent
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "sent.nrrd"
-        file.write_bytes(small_file(voxels, to_ras))
+        file.write_bytes(finish(compressed_file(voxels, to_ras)))
         image = open_image(file)
         picture = image.picture(shown.axis, shown.slice_index, shown.window)
         bright = picture.pixels[..., 0] > BRIGHT
         data = write_mask(bright, picture, image, Path(folder) / "mask.nrrd").read_bytes()
     result = result_of(picture, question, box_round_mask(bright) if bright.any() else None)
     steps = read_mask(data, image.shape, to_ras)
-    mask = shown.in_volume(_finish(steps))
+    mask = shown.in_volume(finish(steps))
     return SceneAnswer.create(shown, LabelRecord.of(result, shown.window), mask, result.confidence)
-
-
-def _finish(steps: Any) -> Mask:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value

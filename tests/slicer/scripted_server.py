@@ -24,8 +24,7 @@ from requests_toolbelt import MultipartDecoder, MultipartEncoder
 
 from medreasoner.contract.answer import Box, Point
 from medreasoner.contract.wire import GroundingResult
-from medreasoner.imaging import StoredImage, open_image
-from medreasoner.imaging.mask_file import write_mask
+from medreasoner.imaging import StoredImage, open_image, write_volume_mask
 from medreasoner.picture import Picture
 
 BRIGHT = 128
@@ -133,8 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.scripted.left_queue.append(url.path.split("/")[-1])
             return _json({"state": "waiting", "position": 2, "wait_seconds": 7.5})
         if url.path.startswith("/infer/"):
-            params = json.loads(self._parts(body)["params"])
-            self.scripted.asked.append({"model": url.path.split("/")[-1], **params})
+            params = {"model": url.path.split("/")[-1], **json.loads(self._parts(body)["params"])}
+            self.scripted.asked.append(params)
             return self._infer(query, params)
         raise Refusal(404, "Not Found", "")
 
@@ -166,7 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
             bright &= inside
         if "absent" in question or not bright.any():
             return self._reply(image, picture, np.zeros_like(bright), params)
-        return self._reply(image, picture, bright, params, params.get("box") or box_round_mask(bright))
+        box = params.get("box") or box_round_mask(bright)
+        if params["model"] == "medreasoner_volume":
+            through = (image.values > params["window"][0]).astype(np.uint8)
+            return self._reply(image, picture, through, params, box)
+        return self._reply(image, picture, bright, params, box)
 
     def _misbehave(self, question: str) -> None:
         if "slow" in question:
@@ -183,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> tuple[str, bytes]:
         if "nonsense" in params.get("question", ""):
             return "text/html", b"<html>It works!</html>"
-        file = write_mask(mask, picture, image, self.scripted.folder / f"mask-{time.monotonic_ns()}.nrrd")
+        file = self.scripted.folder / f"mask-{time.monotonic_ns()}.nrrd"
+        write_volume_mask(mask if mask.ndim == 3 else picture.mask_in_volume(mask), image, file)
         result = result_of(picture, params.get("question", ""), box)
         values = {**json.loads(result.to_json()), "label_names": {}, "latencies": {}}
         form = {"params": (None, json.dumps(values), "application/json"), "image": (file.name, file.read_bytes())}

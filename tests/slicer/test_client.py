@@ -13,12 +13,13 @@ import pytest
 from MedReasonerLib import client
 from MedReasonerLib.client import Call, Reply, Server, ServerError, ServerImage
 from MedReasonerLib.multipart import Form, Part
-from MedReasonerLib.nrrd_file import small_file
+from MedReasonerLib.nrrd_file import compressed_file
 
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import LabelRecord
 from medreasoner.contract.wire import GroundingRequest, RegionRequest
 from tests.slicer.scripted_server import REASONING, Scripted, scripted_server
+from tests.slicer.steps import finish
 
 LPS_GRID = np.diag([-1.0, -1.0, 2.0, 1.0])
 
@@ -38,7 +39,7 @@ def send(server: Server, call: Call) -> Reply:
 def phantom() -> bytes:
     values = np.zeros((6, 30, 40), np.int16)
     values[3, 8:20, 5:15] = 200
-    return small_file(values, LPS_GRID)
+    return finish(compressed_file(values, LPS_GRID))
 
 
 def uploaded(server: Server, folder: Path) -> ServerImage:

@@ -8,22 +8,19 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from MedReasonerLib.multipart import Form, parse
-from MedReasonerLib.nrrd_file import Mask, Steps, header, read_mask, small_file, write_form
+from MedReasonerLib.nrrd_file import Mask, compressed_file, header, read_mask, write_form
 
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.imaging import open_image
 from medreasoner.imaging.mask_file import write_mask
+from tests.slicer.steps import finish
 
 TILTED = np.array([[0.6, -0.4, 0.1, -20], [0.5, 0.7, 0.2, 31], [-0.1, 0.1, 2.9, 7], [0, 0, 0, 1.0]])
 SHAPE = (12, 9, 7)
 
 
-def finish(steps: Steps) -> object:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
+def small_file(values: np.ndarray, to_ras: np.ndarray) -> bytes:
+    return finish(compressed_file(values, to_ras))
 
 
 def uploaded(values: np.ndarray, folder: Path) -> Path:

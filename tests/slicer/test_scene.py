@@ -22,6 +22,7 @@ from medreasoner.imaging import StoredImage
 from medreasoner.imaging.oblique import sample
 from tests.slicer import phantom
 from tests.slicer.stand_in.application import Application
+from tests.slicer.steps import finish
 
 AXES = {"Red": ("axial", 0), "Yellow": ("sagittal", 2), "Green": ("coronal", 1)}  # name, and its axis in (k, j, i)
 INSIDE = (9, 8, 8)  # k, j, i of a voxel of the block
@@ -159,7 +160,7 @@ def test_resampled_slices_hold_what_the_core_samples_there(scene: Application) -
 
 @pytest.mark.parametrize("kind", [np.int16, np.float32])
 def test_the_picture_sent_has_the_greys_on_screen(scene: Application, kind: type, tmp_path: Path) -> None:
-    from MedReasonerLib.nrrd_file import small_file
+    from MedReasonerLib.nrrd_file import compressed_file
     from vtk.util.numpy_support import vtk_to_numpy
 
     from medreasoner.imaging import open_image
@@ -170,7 +171,7 @@ def test_the_picture_sent_has_the_greys_on_screen(scene: Application, kind: type
     volume.GetDisplayNode().SetInterpolate(False)
     logic = scroll_to(scene, "Red", volume)
     shown = shown_in(logic)
-    (tmp_path / "v.nrrd").write_bytes(small_file(*shown.sent))
+    (tmp_path / "v.nrrd").write_bytes(finish(compressed_file(*shown.sent)))
     picture = open_image(tmp_path / "v.nrrd").picture(shown.axis, shown.slice_index, shown.window)
     layer = logic.GetBackgroundLayer()
     layer.UpdateImageDisplay()

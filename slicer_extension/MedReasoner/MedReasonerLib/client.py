@@ -10,6 +10,7 @@ import json
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -19,6 +20,8 @@ from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import LabelRecord
 from medreasoner.contract.wire import GroundingRequest, GroundingResult, RegionRequest
 from MedReasonerLib.multipart import Form, Part, parse
+
+Steps = Generator[Any, Any, Any]  # yields calls, asides and pauses (None), gets replies
 
 _QUICK, _ANSWER, _UPLOAD = 10.0, 300.0, 900.0  # seconds until a call is given up
 _OTHER_SERVER = "check the address: this does not look like a MedReasoner server of this version"
@@ -57,6 +60,13 @@ class Reply:
     status: int
     content_type: str
     body: bytes
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A call whose reply nobody waits for."""
+
+    call: Call
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,18 @@ def read_session(reply: Reply) -> ServerImage:
 def read_case(reply: Reply) -> Optional[str]:
     """Name of the next case, or None when there is none left."""
     return read_json(reply).get("id") or None
+
+
+def ending_of(reply: Reply) -> str:
+    """The ending that a downloaded image's file should have, by its content."""
+    body = reply.body
+    if body[:4] == b"NRRD":
+        return ".nrrd"
+    if body[128:132] == b"DICM":
+        return ".dcm"
+    if body[:2] == b"\x1f\x8b":
+        return ".nii.gz"
+    return {b"\x89PNG": ".png", b"\xff\xd8\xff\xe0": ".jpg", b"\xff\xd8\xff\xe1": ".jpg"}.get(body[:4], ".nii")
 
 
 def read_answer(reply: Reply) -> Answered:

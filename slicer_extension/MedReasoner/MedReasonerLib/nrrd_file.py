@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,10 @@ class Mask:
         return int(np.count_nonzero(self.voxels))
 
     @classmethod
+    def empty(cls) -> Mask:
+        return cls(np.zeros((0, 0, 0), np.uint8))
+
+    @classmethod
     def cropped(cls, voxels: np.ndarray, first_i: int = 0, first_j: int = 0, first_k: int = 0) -> Mask:
         """Cut (k, j, i) voxels, the first of which has these indices in the volume, to the true ones."""
         spans = []
@@ -63,7 +68,7 @@ class Mask:
             others = tuple(a for a in range(3) if a != axis)
             true = np.flatnonzero(voxels.any(axis=others))
             if not len(true):
-                return cls(np.zeros((0, 0, 0), np.uint8))
+                return cls.empty()
             spans.append(slice(int(true[0]), int(true[-1]) + 1))
         k, j, i = spans
         return cls(
@@ -113,17 +118,20 @@ def header(values: np.ndarray, ijk_to_ras: np.ndarray, encoding: str = "raw") ->
     return ("NRRD0004\n" + "".join(f"{name}: {value}\n" for name, value in fields.items()) + "\n").encode()
 
 
-def small_file(values: np.ndarray, ijk_to_ras: np.ndarray) -> bytes:
-    """A whole compressed NRRD, for masks and single slices."""
-    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    return header(values, ijk_to_ras, "gzip") + gzip.compress(np.ascontiguousarray(little).tobytes(), 1)
+def compressed_file(values: np.ndarray, ijk_to_ras: np.ndarray) -> Steps:
+    """Make a whole compressed NRRD in memory, for masks; yields often, returns bytes. Raises as `header` does."""
+    content = _little(values)
+    pieces, packer = [header(values, ijk_to_ras, "gzip")], zlib.compressobj(1, zlib.DEFLATED, 31)  # 31: gzip
+    for start in range(0, len(content), _STEP):
+        pieces.append(packer.compress(content[start : start + _STEP].data))
+        yield
+    return b"".join([*pieces, packer.flush()])
 
 
 def write_form(values: np.ndarray, ijk_to_ras: np.ndarray, form: Form, field: str, filename: str, path: Path) -> Steps:
     """Write an upload's whole HTTP body: a form with one NRRD file; yields often. Raises as `header` does."""
     first = form.head(field, filename) + header(values, ijk_to_ras)
-    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
-    content = little.reshape(-1).view(np.uint8)
+    content = _little(values)
     with path.open("wb") as file:
         file.write(first)
         for start in range(0, len(content), _STEP):
@@ -165,12 +173,18 @@ def read_mask(data: bytes, shape: Any, ijk_to_ras: np.ndarray) -> Steps:
         kept.update({first + n: slices[n] != 0 for n in np.flatnonzero(slices.any(axis=(1, 2)))})
         yield
     if not kept:
-        return Mask.cropped(np.zeros((1, 1, 1), np.uint8))
+        return Mask.empty()
     lowest, highest = min(kept), max(kept)
     voxels = np.zeros((highest - lowest + 1, j, i), bool)
     for number, plane in kept.items():
         voxels[number - lowest] = plane
     return Mask.cropped(voxels, first_k=lowest)
+
+
+def _little(values: np.ndarray) -> np.ndarray:
+    """The bytes of an array, little-endian; without a copy where they are so already."""
+    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+    return little.reshape(-1).view(np.uint8)
 
 
 def _check_grid(fields: dict[str, str], shape: Any, ijk_to_ras: np.ndarray) -> None:

@@ -17,7 +17,6 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from medreasoner.contract.label import LabelRecord
-from medreasoner.contract.wire import GroundingResult
 from MedReasonerLib import markups
 from MedReasonerLib.geometry import PicturePlane
 from MedReasonerLib.nrrd_file import Mask
@@ -59,6 +58,7 @@ class SceneAnswer:
             "view": shown.view,
             "slice_to_ras": shown.slice_to_ras.tolist(),
             "oblique": shown.is_oblique,
+            "digest": mask.digest,
             "to_ijk": shown.plane.to_ijk.tolist(),
             "size": list(shown.plane.size),
         }
@@ -111,6 +111,11 @@ class SceneAnswer:
         return bool(self.facts["accepted"])
 
     @property
+    def digest(self) -> str:
+        """Of the mask as it came from the server; another one says that it was painted on since."""
+        return str(self.facts["digest"])
+
+    @property
     def can_undo(self) -> bool:
         return bool(self._earlier)
 
@@ -120,7 +125,7 @@ class SceneAnswer:
         labelmap = slicer.vtkOrientedImageData()
         node = self.segmentation
         if node is None or not node.GetBinaryLabelmapRepresentation(SEGMENT, labelmap) or labelmap.IsEmpty():
-            return Mask(np.zeros((0, 0, 0), np.uint8))
+            return Mask.empty()
         grid = slicer.vtkOrientedImageData()
         size = self.volume.GetImageData().GetDimensions()
         grid.SetExtent(0, size[0] - 1, 0, size[1] - 1, 0, size[2] - 1)
@@ -143,14 +148,12 @@ class SceneAnswer:
         to_ras, plane = ijk_to_ras(self.volume), self.shown.plane
         return markups.box_pixels(self.box, plane, to_ras), markups.point_pixels(self.points, plane, to_ras)
 
-    def change(self, what: str, mask: Mask, result: Optional[GroundingResult] = None, **fields: Any) -> None:
+    def change(self, what: str, mask: Mask, confidence: Optional[float] = None, **fields: Any) -> None:
         """Take a new mask (and box, points) for this answer; `undo` goes back."""
         self._earlier.append((self.node.GetText(), self.mask))
         record = replace(self.record, absent=False, **fields).edited(what)
-        facts = {**self.facts, "record": json.loads(record.to_json())}
-        if result is not None:
-            facts["confidence"] = result.confidence
-        self._write(facts)
+        new = {"record": json.loads(record.to_json()), "confidence": confidence, "digest": mask.digest}
+        self._write({**self.facts, **new})
         self._show(mask, keep_markups=True)
 
     def undo(self) -> None:

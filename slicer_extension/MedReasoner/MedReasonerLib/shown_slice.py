@@ -42,12 +42,24 @@ class ShownSlice:
     view: str
     slice_to_ras: np.ndarray
 
+    @staticmethod
+    def voxels_of(volume: Any) -> np.ndarray:
+        """(k, j, i) or (k, j, i, 3) of a volume node, without a copy."""
+        return slicer.util.arrayFromVolume(volume)
+
+    @property
+    def sent_grid(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Size along i, j, k and IJK to RAS of what the server gets."""
+        if self.is_oblique:
+            return (*self.plane.size, 1), plane_to_ras(self.plane, ijk_to_ras(self.volume))
+        return self.volume.GetImageData().GetDimensions(), ijk_to_ras(self.volume)
+
     @property
     def sent(self) -> tuple[np.ndarray, np.ndarray]:
         """What the server gets: (k, j, i) or (k, j, i, 3) voxels, and their IJK to RAS (the volume's own RAS)."""
         if self.is_oblique:
-            return _resampled(self.volume, self.plane), plane_to_ras(self.plane, ijk_to_ras(self.volume))
-        return slicer.util.arrayFromVolume(self.volume), ijk_to_ras(self.volume)
+            return _resampled(self.volume, self.plane), self.sent_grid[1]
+        return self.voxels_of(self.volume), self.sent_grid[1]
 
     def in_volume(self, mask: Mask) -> Mask:
         """Bring a mask of what was sent into the volume's grid."""
