@@ -19,7 +19,7 @@ from monai.transforms.intensity.dictionary import (
 )
 from monai.transforms.transform import Randomizable, Transform
 
-from medreasoner.evaluation.questions import choose
+from medreasoner.evaluation.questions import Entry, choose
 from rl_training.dataset.example import Example
 from rl_training.dataset.loading import Data, LoadExample, Numbersd
 from rl_training.dataset.transforms import RandAffineTargetd, RandCropTargetd, RandFlipTargetd
@@ -40,7 +40,8 @@ class RandQuestiond(Randomizable, Transform):
     def __call__(self, data: Mapping[Any, Any]) -> Data:
         """Return the dictionary with a question."""
         self.randomize()
-        style, question = choose(data["example"].questions, self.mix, random.Random(self.seed))
+        entry = Entry(data["target"], "", data["questions"])
+        style, question = choose(entry, self.mix, random.Random(self.seed))
         return {**data, "question": question, "style": style}
 
 

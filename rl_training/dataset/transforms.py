@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.transforms.transform import RandomizableTransform
+from numpy.typing import NDArray
 
-from rl_training.dataset.loading import Array, Data, bounds, mapped, outline_of
+from rl_training.dataset.loading import Data, bounds, centres, mapped, outline_of
 from rl_training.dataset.placing import place_of
 from rl_training.feed import DIRECTION, FLIPS_ACROSS, FLIPS_BOTH
 
@@ -28,7 +29,7 @@ MIN_KEPT = 0.65  # a move that pushes more of the target out of the picture is r
 _SHORT_SIDES = re.compile(r"\b([lr]|[lr][ul]q)\b", re.IGNORECASE)  # "R kidney", "RUQ"
 
 
-def move(data: Mapping[Any, Any], matrix: Array) -> Data:
+def move(data: Mapping[Any, Any], matrix: torch.Tensor) -> Data:
     """Return the dictionary with everything moved on the same canvas, or as it is where the target would be lost.
 
     A target that is cut by the border is a new shape: its box and points are read again from what is left of the mask.
@@ -49,26 +50,26 @@ def move(data: Mapping[Any, Any], matrix: Array) -> Data:
     d["outline"], d["points"] = mapped(matrix, d["outline"]), mapped(matrix, d["points"])
     d["box"] = bounds(d["outline"])
     height, width = d["image"].shape[-2:]
-    if (d["box"] >= 0).all() and (d["box"] <= [width, height, width, height]).all():
+    if (d["box"] >= 0).all() and (d["box"] <= torch.tensor([width, height] * 2)).all():
         return d
     if "mask" not in d:
         return dict(data)
-    whole = float(data["mask"].sum()) * abs(np.linalg.det(matrix[:2, :2]))
+    whole = float(data["mask"].sum()) * abs(float(torch.linalg.det(matrix[:2, :2])))
     left = d["mask"][0].numpy() > 0
     place = place_of(left)
     if place is None or np.count_nonzero(left) < MIN_KEPT * whole:
         return dict(data)
     d["outline"] = outline_of(left)
-    d["box"], d["points"] = bounds(d["outline"]), np.array([[p.x, p.y] for p in place[1]]) + 0.5
+    d["box"], d["points"] = bounds(d["outline"]), centres(place[1])
     return d
 
 
-def _sampled(values: torch.Tensor, matrix: Array, mode: str) -> torch.Tensor:
+def _sampled(values: torch.Tensor, matrix: torch.Tensor, mode: str) -> torch.Tensor:
     """Resample (channels, height, width); zeros come in from outside. Corner-origin pixels are torch's own frame."""
     height, width = values.shape[-2:]
-    to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1.0]])
-    back = to_unit @ np.linalg.inv(matrix) @ np.linalg.inv(to_unit)
-    theta = torch.from_numpy(back[:2]).to(values.dtype)[None]
+    to_unit = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]], dtype=torch.float64)
+    back = to_unit @ torch.linalg.inv(matrix) @ torch.linalg.inv(to_unit)
+    theta = back[:2].to(values.dtype)[None]
     grid = F.affine_grid(theta, [1, *values.shape], align_corners=False)
     return F.grid_sample(values[None], grid, mode=mode, align_corners=False)[0]
 
@@ -98,9 +99,8 @@ class RandFlipTargetd(RandomizableTransform):
         if not across and not down:
             return dict(data)
         height, width = data["image"].shape[-2:]
-        matrix = np.diag([-1.0 if across else 1.0, -1.0 if down else 1.0, 1.0])
-        matrix[:2, 2] = width if across else 0, height if down else 0
-        return move(data, matrix)
+        linear = np.diag([-1.0 if across else 1.0, -1.0 if down else 1.0])
+        return move(data, _affine(linear, np.array([width if across else 0, height if down else 0])))
 
 
 class RandAffineTargetd(RandomizableTransform):
@@ -137,10 +137,7 @@ class RandAffineTargetd(RandomizableTransform):
         cos, sin = math.cos(turn), math.sin(turn)
         linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([math.exp(size + aspect), math.exp(size)])
         middle = np.array([width, height]) / 2
-        matrix = np.eye(3)
-        matrix[:2, :2] = linear
-        matrix[:2, 2] = middle - linear @ middle + shift * middle * self.drawn[3:]
-        return move(data, matrix)
+        return move(data, _affine(linear, middle - linear @ middle + shift * middle * self.drawn[3:]))
 
 
 class RandCropTargetd(RandomizableTransform):
@@ -165,9 +162,13 @@ class RandCropTargetd(RandomizableTransform):
         part = side * (self.smallest + (1 - self.smallest) * self.drawn[0])
         low, high = np.zeros(2), np.full(2, side - part)
         if not data["absent"]:
-            part = min(side, max(part, *(data["box"][2:] - data["box"][:2])))
-            low, high = np.maximum(0, data["box"][2:] - part), np.minimum(side - part, data["box"][:2])
+            box = data["box"].numpy()
+            part = min(side, max(part, *(box[2:] - box[:2])))
+            low, high = np.maximum(0, box[2:] - part), np.minimum(side - part, box[:2])
         start = low + (high - low) * self.drawn[1:]
-        matrix = np.diag([side / part, side / part, 1.0])
-        matrix[:2, 2] = -start * side / part
-        return move(data, matrix)
+        return move(data, _affine(np.eye(2) * side / part, -start * side / part))
+
+
+def _affine(linear: NDArray[np.float64], shift: NDArray[np.float64]) -> torch.Tensor:
+    """Put a 2 x 2 matrix and a shift into one 3 x 3 matrix."""
+    return torch.from_numpy(np.block([[linear, shift[:, None]], [np.zeros(2), np.ones(1)]]))
