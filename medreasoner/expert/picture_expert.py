@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from medreasoner.contract.errors import MedReasonerError
 from medreasoner.expert.embedding_cache import Embedding, EmbeddingCache
 from medreasoner.expert.protocol import Segmentation
 from medreasoner.picture import Picture
+
+if TYPE_CHECKING:
+    from medreasoner.expert.volume import VolumeExpert
 
 
 class PictureExpert(ABC, Generic[Embedding]):
@@ -49,6 +52,10 @@ class PictureExpert(ABC, Generic[Embedding]):
         with self._lock:
             mask, quality = self._decode(self._embedding_of(picture), box, points)
         return Segmentation(mask, min(max(quality, 0.0), 1.0))
+
+    def own_volume_expert(self) -> VolumeExpert | None:
+        """Return this expert's own way through volumes; None if it knows single pictures only."""
+        return None
 
     def _embedding_of(self, picture: Picture) -> Embedding:
         return self._embeddings.get(picture.content_hash, lambda: self._embed(picture.pixels))

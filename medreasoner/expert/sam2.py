@@ -1,13 +1,14 @@
-"""SAM 2 and MedSAM2 on single pictures, through transformers.
+"""SAM 2 and MedSAM2 on single pictures, through transformers; sam2_video.py goes through volumes.
 
 Ravi et al., SAM 2, https://arxiv.org/abs/2408.00714; Ma et al., MedSAM2, https://arxiv.org/abs/2504.03600.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from transformers import (
     Sam2Model,
     Sam2Processor,
     Sam2PromptEncoderConfig,
+    Sam2VideoConfig,
+    Sam2VideoModel,
     Sam2VisionConfig,
 )
 
@@ -31,7 +34,10 @@ from medreasoner.contract.errors import CheckpointError
 from medreasoner.expert.checkpoint import load_strictly, read_weights, sha256_of
 from medreasoner.expert.picture_expert import PictureExpert
 from medreasoner.expert.protocol import BOX, BOX_AND_POINTS
-from medreasoner.expert.sam2_names import for_transformers
+from medreasoner.expert.sam2_names import for_transformers, without_memory
+
+if TYPE_CHECKING:
+    from medreasoner.expert.sam2_video import Sam2Video
 
 # What transformers lets through when a folder's files are missing, cut short, or another model's.
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, StrictDataclassError)
@@ -49,10 +55,27 @@ class Sam2Expert(PictureExpert[_Look]):
         processor: Sam2Processor,
         sha256: str,
         takes: frozenset[str] = BOX_AND_POINTS,
+        read_video: Callable[[], Sam2VideoModel] | None = None,
         pictures_kept: int = 16,
     ) -> None:
+        """Take the image model and, where the weights hold the video memory, a way to read the video model."""
         super().__init__(name, sha256, takes, pictures_kept)
         self._model, self._processor = model.eval(), processor
+        self._read_video = read_video
+
+    def own_volume_expert(self) -> Sam2Video | None:
+        """Go through volumes with the video memory; its other weights are this expert's, not a second copy.
+
+        Raises:
+            CheckpointError: the file with the memory's weights has since been removed or changed.
+        """
+        if self._read_video is None:
+            return None
+        from medreasoner.expert.sam2_video import Sam2Video
+
+        video = self._read_video().to(self._model.device)
+        video.load_state_dict(self._model.state_dict(), strict=False, assign=True)
+        return Sam2Video(self.name, video, self._processor, self.sha256, self.takes)
 
     @torch.inference_mode()
     def _embed(self, pixels: NDArray[np.uint8]) -> _Look:
@@ -84,17 +107,31 @@ def read_sam2(folder: Path) -> Sam2Expert:
     Raises:
         CheckpointError: files are missing or damaged, or belong to another model.
     """
+    model = _from_folder(Sam2Model, folder)
     try:
-        loaded: Any = Sam2Model.from_pretrained(folder, local_files_only=True, output_loading_info=True)
         processor = Sam2Processor.from_pretrained(folder, local_files_only=True)
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except _UNREADABLE as error:
-        raise CheckpointError(
-            f"{folder} holds no whole SAM 2 checkpoint", "fetch config, processor and safetensors files again"
-        ) from error
-    model, report = loaded
+        raise _not_whole(folder) from error
+    sha256 = sha256_of(sorted(folder.glob("*.safetensors")))
+    video = (lambda: _from_folder(Sam2VideoModel, folder)) if kind == "sam2_video" else None
+    return Sam2Expert("sam2", _placed(model), processor, sha256, read_video=video)
+
+
+def _from_folder(kind: Any, folder: Path) -> Any:
+    try:
+        model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except _UNREADABLE as error:
+        raise _not_whole(folder) from error
     if report["missing_keys"] or report["mismatched_keys"]:
         raise CheckpointError(f"{folder} lacks weights of SAM 2", "fetch the folder again")
-    return Sam2Expert("sam2", _placed(model), processor, sha256_of(sorted(folder.glob("*.safetensors"))))
+    return model
+
+
+def _not_whole(folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} holds no whole SAM 2 checkpoint", "fetch config, processor and safetensors files again"
+    )
 
 
 def read_medsam2(path: Path) -> Sam2Expert:
@@ -104,9 +141,25 @@ def read_medsam2(path: Path) -> Sam2Expert:
         CheckpointError: the file is damaged, or of another model.
     """
     model = Sam2Model(medsam2_config())
-    load_strictly(model, for_transformers(read_weights(path), path), path)
+    load_strictly(model, without_memory(for_transformers(read_weights(path), path)), path)
     processor = Sam2Processor(Sam2ImageProcessor(size={"height": 512, "width": 512}))
-    return Sam2Expert("medsam2", _placed(model), processor, sha256_of([path]), takes=BOX)
+    return Sam2Expert(
+        "medsam2", _placed(model), processor, sha256_of([path]), takes=BOX, read_video=lambda: _medsam2_video(path)
+    )
+
+
+def _medsam2_video(path: Path) -> Sam2VideoModel:
+    parts = medsam2_config()
+    config = Sam2VideoConfig(
+        vision_config=parts.vision_config,
+        prompt_encoder_config=parts.prompt_encoder_config,
+        mask_decoder_config=parts.mask_decoder_config,
+        image_size=512,
+        memory_attention_rope_feat_sizes=[32, 32],
+    )
+    video = Sam2VideoModel(config)
+    load_strictly(video, for_transformers(read_weights(path), path), path)
+    return video
 
 
 def medsam2_config() -> Sam2Config:

@@ -1,4 +1,4 @@
-"""From the names of weights in Meta's SAM 2 code, which MedSAM2 keeps, to those in transformers' Sam2Model."""
+"""From the names of weights in Meta's SAM 2 code, which MedSAM2 keeps, to those in transformers' Sam2VideoModel."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from medreasoner.contract.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The memory that follows a target through a video; a single picture needs none of it.
-_VIDEO = (
+# The memory that follows a target through a video, in transformers' names; a single picture needs none of it.
+_MEMORY = (
     "mask_downsample.",
-    "maskmem_tpos_enc",
-    "memory_attention.",
-    "memory_encoder.",
-    "no_mem_pos_enc",
-    "no_obj_",
-    "obj_ptr_",
+    "memory_",
+    "no_memory_positional_encoding",
+    "no_object_pointer",
+    "object_pointer_proj.",
+    "occlusion_spatial_embedding_parameter",
+    "temporal_positional_encoding_projection_layer.",
 )
-
 _RENAMINGS = [
     (re.compile(pattern), new)
     for pattern, new in [
@@ -30,6 +29,25 @@ _RENAMINGS = [
         (r"^sam_prompt_encoder\.", "prompt_encoder."),
         (r"^sam_mask_decoder\.", "mask_decoder."),
         (r"^no_mem_embed$", "no_memory_embedding"),
+        (r"^no_mem_pos_enc$", "no_memory_positional_encoding"),
+        (r"^no_obj_ptr$", "no_object_pointer"),
+        (r"^no_obj_embed_spatial$", "occlusion_spatial_embedding_parameter"),
+        (r"^maskmem_tpos_enc$", "memory_temporal_positional_encoding"),
+        (r"^obj_ptr_tpos_proj\.", "temporal_positional_encoding_projection_layer."),
+        (r"^obj_ptr_proj\.layers\.0\.", "object_pointer_proj.proj_in."),
+        (r"^obj_ptr_proj\.layers\.1\.", "object_pointer_proj.layers.0."),
+        (r"^obj_ptr_proj\.layers\.2\.", "object_pointer_proj.proj_out."),
+        (r"^memory_encoder\.pix_feat_proj\.", "memory_encoder.feature_projection."),
+        (r"^memory_encoder\.out_proj\.", "memory_encoder.projection."),
+        (r"^memory_encoder\.fuser\.", "memory_encoder.memory_fuser."),
+        (r"\.dwconv\.", ".depthwise_conv."),
+        (r"\.pwconv(\d)\.", r".pointwise_conv\1."),
+        (r"\.gamma$", ".scale"),
+        # Four times convolution, normalisation, activation; then one convolution.
+        (r"\.mask_downsampler\.encoder\.12\.", ".mask_downsampler.final_conv."),
+        *((rf"\.mask_downsampler\.encoder\.{3 * n}\.", f".mask_downsampler.layers.{n}.conv.") for n in range(4)),
+        *((rf"\.mask_downsampler\.encoder\.{3 * n + 1}\.", f".mask_downsampler.layers.{n}.norm.") for n in range(4)),
+        (r"\.norm\.", ".layer_norm."),
         (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
         (r"\.pe_layer\.positional_encoding_gaussian_matrix$", ".shared_embedding.positional_embedding"),
         (r"\.mask_downscaling\.0\.", ".mask_embed.conv1."),
@@ -62,14 +80,14 @@ def transformers_name(name: str) -> str:
 
 
 def for_transformers(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Rename all weights of a picture, drop those of the video memory, and stack the four kinds of point.
+    """Rename all weights and stack the four kinds of point.
 
     Raises:
         CheckpointError: the weights are not SAM 2's.
     """
     import torch
 
-    found = {transformers_name(n): tensor for n, tensor in weights.items() if not n.startswith(_VIDEO)}
+    found = {transformers_name(name): tensor for name, tensor in weights.items()}
     try:
         found["prompt_encoder.point_embed.weight"] = torch.cat([found.pop(name) for name in _POINTS])
         found["shared_image_embedding.positional_embedding"] = found[_GRID]
@@ -78,3 +96,8 @@ def for_transformers(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor
             f"{path} holds no weights of SAM 2: {error} is missing", "fetch MedSAM2_latest.pt again"
         ) from error
     return found
+
+
+def without_memory(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keep what Sam2Model, which knows single pictures only, has a place for."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(_MEMORY)}

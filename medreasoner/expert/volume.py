@@ -76,10 +76,16 @@ class VolumeExpert(Protocol):
 
 
 def open_volume_expert(expert: SegmentationExpert) -> VolumeExpert:
-    """Choose how an expert goes through a volume: slice by slice, whatever the expert."""
+    """Choose how an expert goes through a volume: SAM 2 with its video memory, all others slice by slice.
+
+    Raises:
+        CheckpointError: the video memory's weights cannot be read.
+    """
+    from medreasoner.expert.picture_expert import PictureExpert
     from medreasoner.expert.slice_by_slice import SliceBySlice
 
-    return SliceBySlice(expert)
+    own = expert.own_volume_expert() if isinstance(expert, PictureExpert) else None
+    return own or SliceBySlice(expert)
 
 
 def check_key(pictures: Sequence[Picture], key: int) -> None:

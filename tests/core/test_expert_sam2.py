@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,10 @@ import torch
 from PIL import Image
 from transformers import (
     Sam2Config,
-    Sam2HieraDetConfig,
     Sam2ImageProcessor,
-    Sam2MaskDecoderConfig,
     Sam2Model,
     Sam2Processor,
-    Sam2PromptEncoderConfig,
-    Sam2VideoConfig,
     Sam2VideoModel,
-    Sam2VisionConfig,
 )
 
 from medreasoner.contract.answer import Box, Point
@@ -28,35 +22,13 @@ from medreasoner.contract.errors import CheckpointError
 from medreasoner.expert import EXPERTS, load_expert
 from medreasoner.expert.sam2 import Sam2Expert, medsam2_config
 from medreasoner.picture import Picture
+from tests.metas_sam2 import metas_layout
+from tests.small_sam2 import SIDE, small_parts, small_video_config
 
 PIXELS = np.random.default_rng(0).integers(0, 200, (70, 100, 3), np.uint8)
 BOX = Box(20, 10, 60.5, 55)
 POINTS = [Point(40, 50), Point(60.5, 55)]
-SIZE = {"height": 128, "width": 128}
-
-
-def small_parts() -> dict[str, Any]:
-    """SAM 2 of 0.3 million parameters for squares of 128 pixels."""
-    backbone = Sam2HieraDetConfig(
-        hidden_size=16,
-        embed_dim_per_stage=[16, 32, 64, 128],
-        num_attention_heads_per_stage=[1, 1, 2, 4],
-        blocks_per_stage=[1, 1, 2, 1],
-        global_attention_blocks=[3],
-        image_size=[128, 128],
-    )
-    return {
-        "vision_config": Sam2VisionConfig(
-            backbone_config=backbone,
-            backbone_channel_list=[128, 64, 32, 16],
-            fpn_hidden_size=32,
-            backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
-        ),
-        "prompt_encoder_config": Sam2PromptEncoderConfig(hidden_size=32, image_size=128),
-        "mask_decoder_config": Sam2MaskDecoderConfig(
-            hidden_size=32, mlp_dim=64, iou_head_hidden_dim=32, num_attention_heads=2
-        ),
-    }
+SIZE = {"height": SIDE, "width": SIDE}
 
 
 @pytest.fixture(scope="module")
@@ -98,20 +70,7 @@ def test_the_published_folder_is_loaded_though_it_is_the_video_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processor: Sam2Processor
 ) -> None:
     folder = tmp_path / "sam2.1_hiera_tiny"
-    sizes = dict.fromkeys(
-        [
-            "memory_attention_hidden_size",
-            "memory_attention_feed_forward_hidden_size",
-            "memory_encoder_hidden_size",
-            "memory_fuser_embed_dim",
-            "memory_fuser_intermediate_dim",
-            "mask_downsampler_embed_dim",
-        ],
-        32,
-    )
-    video = Sam2VideoModel(
-        Sam2VideoConfig(**small_parts(), **sizes, memory_attention_rope_feat_sizes=[8, 8], image_size=128)
-    )
+    video = Sam2VideoModel(small_video_config(32))
     video.save_pretrained(folder)
     processor.save_pretrained(folder)
     monkeypatch.setenv("MEDREASONER_MODELS", str(tmp_path))
@@ -156,31 +115,6 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path, model: Sam2Mod
         load_expert("sam2", tmp_path)
 
 
-# transformers' names back to those of Meta's code, an answer key of its own beside the table that is tested.
-META = {
-    r"^vision_encoder\.backbone\.": "image_encoder.trunk.",
-    r"^vision_encoder\.neck\.convs\.(\d)": r"image_encoder.neck.convs.\1.conv",
-    r"patch_embed\.projection": "patch_embed.proj",
-    r"mlp\.proj_in": "mlp.layers.0",
-    r"mlp\.proj_out": "mlp.layers.1",
-    r"(_head|_mlps\.\d)\.layers\.0": r"\1.layers.1",
-    r"(_head|_mlps\.\d)\.proj_in": r"\1.layers.0",
-    r"(_head|_mlps\.\d)\.proj_out": r"\1.layers.2",
-    r"mask_embed\.conv1": "mask_downscaling.0",
-    r"mask_embed\.layer_norm1": "mask_downscaling.1",
-    r"mask_embed\.conv2": "mask_downscaling.3",
-    r"mask_embed\.layer_norm2": "mask_downscaling.4",
-    r"mask_embed\.conv3": "mask_downscaling.6",
-    r"upscale_conv1": "output_upscaling.0",
-    r"upscale_layer_norm": "output_upscaling.1",
-    r"upscale_conv2": "output_upscaling.3",
-    r"layer_norm": "norm",
-    r"o_proj": "out_proj",
-    r"shared_embedding\.positional_embedding": "pe_layer.positional_encoding_gaussian_matrix",
-    r"^prompt_encoder": "sam_prompt_encoder",
-    r"^mask_decoder": "sam_mask_decoder",
-    r"^no_memory_embedding": "no_mem_embed",
-}
 # Names in Meta's checkpoints, at least one of each kind, written down from its modules, not from the table above.
 PUBLISHED = [
     "image_encoder.neck.convs.0.conv.weight",
@@ -212,30 +146,21 @@ PUBLISHED = [
     "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
     "sam_prompt_encoder.point_embeddings.3.weight",
 ]
-VIDEO = [
-    "mask_downsample.weight",
-    "maskmem_tpos_enc",
-    "memory_attention.layers.0.self_attn.q_proj.weight",
-    "memory_encoder.fuser.layers.0.gamma",
-    "no_mem_pos_enc",
-    "no_obj_embed_spatial",
-    "no_obj_ptr",
-    "obj_ptr_proj.layers.0.weight",
-    "obj_ptr_tpos_proj.weight",
-]
-
-
-def metas_layout(model: Sam2Model) -> dict[str, torch.Tensor]:
-    """Write a model's weights as Meta's code saves them."""
-    out = {name: torch.zeros(1) for name in VIDEO}
-    for name, tensor in model.state_dict().items():
-        for pattern, old in META.items():
-            name = re.sub(pattern, old, name)
-        if name == "sam_prompt_encoder.point_embed.weight":
-            out |= {f"sam_prompt_encoder.point_embeddings.{i}.weight": row[None] for i, row in enumerate(tensor)}
-        elif not name.startswith("shared_image_embedding"):
-            out[name] = tensor
-    return out
+# A checkpoint for videos holds these too; a single picture needs none of them.
+MEMORY = dict.fromkeys(
+    [
+        "mask_downsample.weight",
+        "maskmem_tpos_enc",
+        "memory_attention.layers.0.self_attn.q_proj.weight",
+        "memory_encoder.fuser.layers.0.gamma",
+        "no_mem_pos_enc",
+        "no_obj_embed_spatial",
+        "no_obj_ptr",
+        "obj_ptr_proj.layers.0.weight",
+        "obj_ptr_tpos_proj.weight",
+    ],
+    torch.zeros(1),
+)
 
 
 def test_medsam2_is_read_from_metas_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +168,7 @@ def test_medsam2_is_read_from_metas_layout(tmp_path: Path, monkeypatch: pytest.M
     model = Sam2Model(medsam2_config()).eval()
     torch.nn.init.normal_(model.no_memory_embedding)  # zero by default, which would hide a wrong name
     torch.nn.init.normal_(model.vision_encoder.backbone.pos_embed)
-    layout = metas_layout(model)
+    layout = metas_layout(model) | MEMORY
     assert set(PUBLISHED) <= set(layout)
     torch.save({"model": layout, "epoch": 1}, tmp_path / "MedSAM2_latest.pt")
     monkeypatch.setenv("MEDREASONER_MODELS", str(tmp_path))
@@ -263,7 +188,7 @@ def test_medsam2_is_read_from_metas_layout(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("lost", ["sam_prompt_encoder.point_embeddings.2.weight", "sam_mask_decoder.iou_token.weight"])
 def test_medsam2_without_one_of_its_weights_is_refused(tmp_path: Path, lost: str) -> None:
-    layout = metas_layout(Sam2Model(medsam2_config()))
+    layout = metas_layout(Sam2Model(medsam2_config())) | MEMORY
     del layout[lost]
     torch.save({"model": layout}, tmp_path / "MedSAM2_latest.pt")
     with pytest.raises(CheckpointError):
