@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from medreasoner.contract.label import LabelRecord
-from monailabel_app.gateway.errors import NotFound, Refusal
+from monailabel_app.gateway.errors import Refusal
 from monailabel_app.gateway.images import without_paths
 from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.uploads import check_label, field, files, keep, opened_form
@@ -53,14 +53,10 @@ def remove_label(request: Request) -> Response:
 
 
 def _known(request: Request, name: str = "label") -> Path:
-    """The path of the label that the query names; raises `NotFound`."""
+    """The path of the label that the query names; raises `NotFound`, or the datastore's own error of that status."""
     store, query = service(request).application.datastore(), request.query_params
-    id = query.get(name) or query.get("image", "")
     tag = checked_tag(query.get("tag", ""))
-    path = store.get_label_uri(known_image(store, id), tag)
-    if not path or not Path(path).is_file():
-        raise NotFound(f"{id[:60]!r} has no label with the tag {tag}", "GET /datastore/?output=all lists the labels")
-    return Path(path)
+    return Path(store.get_label_uri(known_image(store, query.get(name) or query.get("image", "")), tag))
 
 
 def _checked(text: str) -> dict[str, Any]:

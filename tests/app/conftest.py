@@ -7,7 +7,8 @@ from tests.app.server import make_studies, running
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Open to this machine without tokens. Tests may add images, labels and sessions, and must not delete others'."""
+    """Open to this machine, with an audit log. Tests may add images, labels and sessions, and delete their own only."""
     work = tmp_path_factory.mktemp("server")
-    with running(make_studies(work / "studies"), work / "run") as found:
+    audit = work / "run" / "audit.jsonl"
+    with running(make_studies(work / "studies"), work / "run", f"audit_log={audit}") as found:
         yield found

@@ -74,7 +74,7 @@ def served(application, settings=None):
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.should_exit = True  # what SIGTERM sets
             thread.join(30)
 
 

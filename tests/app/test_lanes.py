@@ -203,3 +203,16 @@ def test_work_whose_client_has_left_is_told_so(slow):
     with httpx.Client(base_url=client.base_url, timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
         ask(impatient)
     until(lambda: application.asked[0]["cancelled"]())
+
+
+def test_the_server_s_end_waits_for_the_answer_that_runs():
+    application = SmallApplication()
+    application.may_answer.clear()
+    with httpx.Client(timeout=30) as client:  # outlives the server
+        with served(application) as url:
+            client.base_url = url
+            thread, replies = in_background(client)
+            until(lambda: application.asked)
+            threading.Timer(0.5, application.may_answer.set).start()
+        thread.join(10)
+    assert replies[0].json()["question"] == "Where is the liver?"

@@ -1,0 +1,122 @@
+"""The real server as its clients see it: MONAI Label's own client, curl's view, metrics, the audit log, and the end."""
+
+import json
+import re
+
+import nibabel
+import numpy as np
+from monailabel.client import MONAILabelClient
+from requests_toolbelt import MultipartDecoder
+
+NERVE = "Where do the nerve fibres leave the eye as one bundle?"
+BOX = {"box": [40, 190, 125, 280], "result_extension": ".nrrd"}
+
+
+def test_monai_label_s_client_asks_labels_and_reads_back(server, tmp_path):
+    client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
+    assert not client.auth_enabled()
+    assert {"medreasoner", "medreasoner_refine", "medreasoner_volume"} <= client.info()["models"].keys()
+    session = client.create_session(str(server.studies / "oblique.nii.gz"))["session_id"]
+    assert client.get_session(session)["name"] == session
+    mask, params = client.infer(
+        "medreasoner_refine",
+        "",
+        {"box": [5, 5, 20, 25], "slice": "3", "result_extension": ".nii.gz"},
+        session_id=session,
+    )
+    assert params["slice_index"] == 3
+    assert params["label_names"]
+    found, asked = nibabel.load(mask), nibabel.load(server.studies / "oblique.nii.gz")
+    assert found.shape == asked.shape
+    np.testing.assert_allclose(found.affine, asked.affine, atol=1e-5)
+    drawn = np.flatnonzero(np.asarray(found.dataobj).any((0, 1)))
+    assert drawn.tolist() in ([3], [])
+    client.remove_session(session)
+    assert client.upload_image(str(server.studies / "oblique.nii.gz"), "from-client") == {"image": "from-client"}
+    saved = client.save_label("from-client", mask, "final", {"label_info": [{"name": "brain", "idx": 1}]})
+    assert saved["image"] == "from-client"
+    assert client.datastore()["objects"]["from-client"]["labels"]["final"]
+    sample = client.next_sample("first", {})
+    assert sample["id"] in ("anatomical", "oblique", "retina")
+    assert "/" not in sample["path"]
+
+
+def test_an_answer_comes_as_two_parts_with_every_field_of_the_contract(server):
+    with server.client() as client:
+        reply = client.post("/infer/medreasoner_refine?image=retina", files={"params": (None, json.dumps(BOX))})
+    assert reply.headers["content-type"].startswith("multipart/form-data")
+    parts = {
+        re.search(rb'name="(\w+)"', part.headers[b"Content-Disposition"])[1]: part
+        for part in MultipartDecoder(reply.content, reply.headers["content-type"]).parts
+    }
+    params = json.loads(parts[b"params"].content)
+    assert params["picture_size"] == [512, 512]
+    assert params["box"] == BOX["box"]
+    assert {"expert", "timings", "schema_version", "target", "label_names", "latencies"} <= params.keys()
+    assert parts[b"image"].content.startswith(b"NRRD")
+    assert not list(server.temporary.glob("mask-*"))  # the file of the mask has gone
+
+
+def counted(client, sample):
+    """The value of one of the metrics; 0 where it was never counted."""
+    found = re.search(re.escape(sample) + r" (\S+)", client.get("/metrics").text)
+    return float(found[1]) if found else 0.0
+
+
+def test_answers_metrics_audit_log_and_ordinary_log(server):
+    samples = (
+        'medreasoner_failures_total{kind="NotFound"}',
+        'medreasoner_stage_seconds_count{model="medreasoner",stage="total"}',
+        'medreasoner_stage_seconds_count{model="medreasoner",stage="wait"}',
+        'medreasoner_stage_seconds_count{model="medreasoner_refine",stage="segment"}',
+    )
+    secret = "Patient Q. Zebrafish: " + NERVE
+    with server.client() as client:
+        before = [counted(client, sample) for sample in samples]
+        image = {"file": ("zebrafish.jpg", (server.studies / "retina.jpg").read_bytes())}
+        assert client.put("/datastore/image?image=zebrafish", files=image).is_success
+        answer = client.post(
+            "/infer/medreasoner?image=zebrafish&output=json", data={"params": json.dumps({"question": secret})}
+        )
+        assert answer.status_code == 200, answer.text
+        assert (
+            client.post(
+                "/infer/medreasoner?image=unicorn", data={"params": json.dumps({"question": secret})}
+            ).status_code
+            == 404
+        )
+        record = {
+            "question": secret,
+            "absent": False,
+            "axis": "stored",
+            "slice_index": 0,
+            "box": answer.json()["box"],
+            "author": "somebody else",
+            "edits": [{"what": "box", "at": "2026-01-31T12:00:00Z"}],
+        }
+        mask = client.post(
+            "/infer/medreasoner_refine?image=zebrafish&output=image",
+            data={"params": json.dumps({**BOX, "result_extension": ".png"})},
+        )
+        label = {"label": ("mask.png", mask.content), "params": (None, json.dumps({"medreasoner": record}))}
+        saved = client.put("/datastore/label?image=zebrafish&tag=final", files=label)
+        assert saved.status_code == 200, saved.text
+        info = client.get("/datastore/label/info?label=zebrafish&tag=final").json()
+        assert [counted(client, sample) for sample in samples] == [count + 1 for count in before]
+        absent = str(answer.json()["absent"]).lower()
+        assert counted(client, f'medreasoner_answers_total{{absent="{absent}",model="medreasoner"}}') >= 1
+        assert 'medreasoner_waiting{model="medreasoner"} 0.0' in client.get("/metrics").text
+        assert "ebrafish" not in client.get("/metrics").text
+
+    audit = server.log_file.with_name("audit.jsonl")
+    answered, refined, labelled = (json.loads(line) for line in audit.read_text().splitlines()[-3:])
+    assert (answered["what"], answered["image"], answered["asked"]["question"]) == ("answer", "zebrafish", secret)
+    assert answered["answer"]["reasoner"]["sha256"]
+    assert refined["model"] == "medreasoner_refine"
+    assert labelled["record"]["edits"] == record["edits"]
+    assert labelled["record"]["author"] == ""  # whatever the client wrote: there are no users here
+    assert info["medreasoner"]["question"] == secret
+    assert audit.stat().st_mode & 0o777 == 0o600
+
+    for word in ("ebrafish", "nerve fibres", answer.json()["reasoning"][:30] or "none"):
+        assert word not in server.log
