@@ -111,7 +111,9 @@ class LabelShelf:
     def _entry(self, image_id: str, tag: str) -> Path:
         for what, name in (("image id", image_id), ("tag", tag)):
             if not _is_name(name):
-                raise MedReasonerError(f"{name[:64]!r} cannot be an {what}", "use letters, digits, dots and dashes")
+                raise MedReasonerError(
+                    f"{name[:64]!r} cannot be the {what} of a label", "use letters, digits, dots and dashes"
+                )
         return self._folder / tag / f"{image_id}.json"
 
     def _entries(self, tag: str) -> Iterator[Path]:

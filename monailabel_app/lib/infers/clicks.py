@@ -30,7 +30,7 @@ def clicked_region(wish: Wish, image: StoredImage, expert: SegmentationExpert) -
     """Turn clicks into a box, or points where the expert takes them, on the stored slice that they are on.
 
     A ROI is the box. Without one, clicks for an expert that takes boxes only span the box, as extreme points do
-    (Papadopoulos et al., ICCV 2017, https://arxiv.org/abs/1708.02750).
+    (Papadopoulos et al., ICCV 2017, https://arxiv.org/abs/1708.02750); the clicked voxels are inside.
 
     Raises:
         MedReasonerError: background clicks, which no expert here takes; clicks that span no box; or bad numbers.
@@ -45,9 +45,12 @@ def clicked_region(wish: Wish, image: StoredImage, expert: SegmentationExpert) -
     points = [picture.point_at(click) for click in here]
     if wish.get("roi"):
         i0, i1, j0, j1, k0, k1 = _indices(wish["roi"], 6)
-        box: Box | None = _spanned([picture.point_at((i0, j0, k0)), picture.point_at((i1, j1, k1))])
+        box: Box | None = _around([picture.point_at((i0, j0, k0)), picture.point_at((i1, j1, k1))])
+    elif points and "points" in expert.takes:
+        box = None
     else:
-        box = None if "points" in expert.takes and points else _spanned(points)
+        _around(points)  # clicks in a row span no box, whatever the size of a voxel
+        box = _around([picture.point_at((i + half, j + half, k)) for i, j, k in here for half in (-0.5, 0.5)])
     sent = [[p.x, p.y] for p in points] if "points" in expert.takes else []
     region = RegionRequest(
         box=None if box is None else box.as_list(),
@@ -59,7 +62,7 @@ def clicked_region(wish: Wish, image: StoredImage, expert: SegmentationExpert) -
     return region, picture
 
 
-def _spanned(points: Sequence[Point]) -> Box:
+def _around(points: Sequence[Point]) -> Box:
     xs, ys = [p.x for p in points], [p.y for p in points]
     if not points or min(max(xs) - min(xs), max(ys) - min(ys)) < 1:
         raise MedReasonerError("these clicks span no box", DRAW)
