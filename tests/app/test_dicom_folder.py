@@ -13,6 +13,7 @@ import numpy as np
 import pydicom_seg
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
@@ -200,7 +201,7 @@ def test_what_an_interrupted_save_leaves_is_swept_and_other_files_are_not(studie
 )
 def test_names_cannot_lead_out_of_the_folder(tmp_path: Path, image_id: str, tag: str) -> None:
     shelf = LabelShelf(tmp_path / "labels")
-    with pytest.raises(MedReasonerError, match="cannot be an"):
+    with pytest.raises(MedReasonerError, match="cannot be the"):
         shelf.put(image_id, tag, {"mask.nrrd": b"x"}, {})
     assert list(tmp_path.rglob("*")) == []
 
@@ -248,6 +249,16 @@ def test_answers_come_as_dicom_on_request(studies: Path, tmp_path: Path) -> None
     empty = write_mask(np.zeros((picture.height, picture.width), bool), picture, image, tmp_path / "empty.nrrd")
     assert dicom_seg(image_id, store, empty, result(absent=True)) is None
     assert dicom_sr(image_id, store, empty, result(absent=True))
+
+
+def test_a_mask_saved_as_a_picture_fits_an_x_ray(studies: Path, tmp_path: Path) -> None:
+    store = opened(studies)
+    image_id = by_modality(store)["DX"]
+    mask = mask_file(store, image_id, tmp_path / "mask.png")
+    made = dicom_seg(image_id, store, mask, {**result(), "slice_index": 0})
+    assert made is not None
+    (tmp_path / "made.dcm").write_bytes(made)
+    np.testing.assert_array_equal(dcmread(tmp_path / "made.dcm").pixel_array, np.asarray(Image.open(mask)) > 0)
 
 
 def test_an_image_that_is_not_dicom_has_no_dicom_answer(tmp_path: Path) -> None:
