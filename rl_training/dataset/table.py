@@ -62,7 +62,8 @@ def _csv_lines(path: Path, text: str, hint: str) -> Iterator[Row]:
         try:
             values: dict[Any, Any] | None = next(reader, None)
         except csv.Error as error:
-            raise DataError(f"{path.name} line {reader.line_num} is not CSV: {error}", hint) from error
+            begun = reader.line_num + 1  # counts the lines of the rows before
+            raise DataError(f"{path.name} line {begun} is not CSV: {error}", hint) from error
         if values is None:
             return
         row = Row(path, reader.line_num, {str(k).strip(): str(v or "").strip() for k, v in values.items() if k})
