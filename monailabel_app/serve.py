@@ -59,13 +59,18 @@ def _pair(text: str) -> tuple[str, str]:
     return key.strip(), value
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
     parser = argparse.ArgumentParser(prog="medreasoner serve", description=__doc__)
     parser.add_argument("studies", help="folder of images, or the URL of a DICOMweb server")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others need tokens")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--conf", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="a setting")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = parser().parse_args()
     with errors_for_people():
         conf = dict(args.conf)
         Settings.load(conf)  # before anything slow
