@@ -1,7 +1,8 @@
 """Make one prepared collection of images, masks and questions: boxes, points, splits by patient, checks, a data card.
 
-python -m rl_training.prepare DATA OUT            DATA: a question file or its folder, a folder in umrg-mini's layout,
-                                                  or U-MRG-14K's parquet files
+python -m rl_training.prepare DATA OUT            DATA: a question file or its folder, a server's folder of studies
+                                                  with saved labels, a folder in umrg-mini's layout, or U-MRG-14K's
+                                                  parquet files
 python -m rl_training.prepare DATA --dry-run      every check and the data card; writes nothing
 
 OUT is what the training stages and `medreasoner evaluate` read (docs/train_on_your_data.md).
@@ -24,11 +25,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from medreasoner.console import errors_for_people, out, tell
-from rl_training.dataset import Collection, DataError, QuestionFile, Reader, UmrgParquet
+from rl_training.dataset import Collection, DataError, QuestionFile, Reader, SavedLabels, UmrgParquet
 from rl_training.dataset.data_card import as_markdown, data_card
 from rl_training.dataset.gathering import Gathered, gather
 from rl_training.dataset.leakage import Leaks, find_leaks
 from rl_training.dataset.prepared import new_folder, write_text
+from rl_training.dataset.saved_labels import SHELF
 from rl_training.dataset.splitting import SHARES, cut
 
 SHOWN = 20  # bad rows, leaks and pairs of look-alikes that are printed
@@ -38,7 +40,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def prepare_command(
-    data: Annotated[Path, typer.Argument(help="question file or folder, umrg-mini's layout, or parquet files")],
+    data: Annotated[Path, typer.Argument(help="question file or folder, studies, umrg-mini's layout, parquet")],
     folder: Annotated[Path | None, typer.Argument(metavar="OUT", help="new folder; not with --dry-run")] = None,
     dry_run: Annotated[bool, typer.Option(help="check everything, write nothing")] = False,
     shares: Annotated[tuple[float, float, float], typer.Option(help="of examples: train, val, test")] = (
@@ -72,6 +74,8 @@ def open_reader(data: Path, image_is_patient: bool = False, patient_pattern: str
         return UmrgParquet(data, patient_pattern)
     if (data / "samples.jsonl").is_file():
         return Collection(data, project_questions=False)
+    if (data / SHELF).is_dir():
+        return SavedLabels.of_studies(data)
     return QuestionFile(data, image_is_patient)
 
 
