@@ -58,7 +58,7 @@ def report(
     level = _stored_slice(picture)
     source = source_frames(image, [picture.shape[2] // 2 if level is None else level])[0]
     tracked = generate_uid() if segmentation is None else segmentation.SegmentSequence[0].TrackingUID
-    tracking = sr.TrackingIdentifier(uid=tracked, identifier=label_of(record))
+    tracking = sr.TrackingIdentifier(uid=tracked, identifier=label_of(record.target))
     group = _group(picture, source, record, confidence, tracking)
     content = _texts(record)
     if segmentation is not None:
@@ -82,7 +82,7 @@ def report(
         manufacturer_model_name=MAKER,
         software_versions=__version__,
         is_complete=True,
-        series_description=f"{MAKER}: {label_of(record)}"[:64],
+        series_description=f"{MAKER}: {label_of(record.target)}"[:64],
         coding_schemes=scheme_items(),
     )
     name_sources(result, [source])
@@ -207,6 +207,6 @@ def _reference(segmentation: Dataset) -> sr.ContentItem:
         coded(SEGMENT),
         segmentation.SOPClassUID,
         segmentation.SOPInstanceUID,
-        referenced_segment_numbers=1,
+        referenced_segment_numbers=[int(segment.SegmentNumber) for segment in segmentation.SegmentSequence],
         relationship_type=CONTAINS,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
@@ -28,16 +29,21 @@ SERIES_OFFSET = 1000  # keeps the new series apart from the scanner's
 
 
 def segmentation(
-    mask: NDArray[np.bool_] | NDArray[np.uint8], image: StoredImage, record: LabelRecord
+    mask: NDArray[np.bool_] | NDArray[np.integer[Any]],
+    image: StoredImage,
+    record: LabelRecord,
+    names: Mapping[int, str] | None = None,
 ) -> Dataset | None:
-    """Build the DICOM Segmentation (PS3.3 A.51) of one mask: binary, one segment, without empty frames.
+    """Build the DICOM Segmentation (PS3.3 A.51) of a mask: binary, without empty frames.
 
     The question stays out of it, for free text may name the patient; `dicom_report` carries it.
 
     Args:
-        mask: (i, j, k), in the grid of `image`; every value but zero is inside.
+        mask: (i, j, k), in the grid of `image`; 0 is outside.
         image: opened from DICOM.
         record: what was looked for, with which models and by whom.
+        names: what each value of a mask of several segments stands for; values without a name are numbered. None
+            takes every value but 0 for the target of `record`.
 
     Returns:
         The file, ready for `save_as`; None where nothing is marked, for DICOM has no segmentation without a frame.
@@ -60,8 +66,11 @@ def segmentation(
             "save one frame at a time, or the whole mask as .nrrd",
         )
     frames = source_frames(image, marked)
-    planes = np.stack([mask[:, :, k].T != 0 for k in marked])
-    result = _built(planes, frames, record)
+    planes = np.stack([mask[:, :, k].T for k in marked])
+    values = [int(v) for v in np.unique(planes) if v] if names is not None else []
+    targets = [record.target] if names is None else [names.get(v, f"segment {v}") for v in values]
+    numbered = planes != 0 if names is None else np.searchsorted([0, *values], planes).astype(np.uint16)
+    result = _built(numbered, frames, record, targets)
     _refer_to_frames(result, frames)
     result.SpecificCharacterSet = UTF_8
     return result
@@ -88,18 +97,20 @@ def coded(code: Code) -> CodedConcept:
     return CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def label_of(record: LabelRecord) -> str:
-    """Name the target for people; never empty."""
-    return (record.target or "finding")[:LABEL_CHARACTERS]
+def label_of(target: str) -> str:
+    """Name a target for people; never empty."""
+    return (target or "finding")[:LABEL_CHARACTERS]
 
 
-def _built(planes: NDArray[np.bool_], frames: Sequence[SourceFrame], record: LabelRecord) -> HighdicomSegmentation:
-    first = frames[0].stand_in
+def _built(
+    planes: NDArray[Any], frames: Sequence[SourceFrame], record: LabelRecord, targets: Sequence[str]
+) -> HighdicomSegmentation:
+    first, title = frames[0].stand_in, label_of(", ".join(targets))
     return HighdicomSegmentation(
         source_images=[frame.stand_in for frame in frames],
         pixel_array=planes,
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(record)],
+        segment_descriptions=[_segment(n, target, record) for n, target in enumerate(targets, 1)],
         series_instance_uid=generate_uid(),
         series_number=first.SeriesNumber + SERIES_OFFSET,
         sop_instance_uid=generate_uid(),
@@ -109,24 +120,24 @@ def _built(planes: NDArray[np.bool_], frames: Sequence[SourceFrame], record: Lab
         software_versions=__version__,
         device_serial_number=record.reasoner.get("sha256", "")[:16] or "none",
         content_label="MEDREASONER",
-        content_description=label_of(record),
+        content_description=title,
         content_creator_name=f"{record.author or MAKER}^",
-        series_description=f"{MAKER}: {label_of(record)}"[:LABEL_CHARACTERS],
+        series_description=f"{MAKER}: {title}"[:LABEL_CHARACTERS],
         coding_schemes=scheme_items(),
     )
 
 
-def _segment(record: LabelRecord) -> SegmentDescription:
-    coding = coding_of(record.target)
+def _segment(number: int, target: str, record: LabelRecord) -> SegmentDescription:
+    coding = coding_of(target)
     description = SegmentDescription(
-        segment_number=1,
-        segment_label=label_of(record),
+        segment_number=number,
+        segment_label=label_of(target),
         segmented_property_category=coded(coding.category),
         segmented_property_type=coded(coding.kind),
         algorithm_type=_algorithm_type(record),
         algorithm_identification=algorithm(record) if record.expert or record.reasoner else None,
         tracking_uid=generate_uid(),
-        tracking_id=label_of(record),
+        tracking_id=label_of(target),
         anatomic_regions=[coded(coding.region)] if coding.region else None,
     )
     if coding.modifier:

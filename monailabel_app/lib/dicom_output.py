@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from scipy.ndimage import affine_transform
 
-from medreasoner.contract.errors import ImageError
+from medreasoner.contract.errors import ImageError, MedReasonerError
 from medreasoner.contract.label import LabelRecord
 from medreasoner.contract.wire import GroundingResult
 from medreasoner.dicom_report import report
@@ -68,10 +68,28 @@ def dicom_sr(image_id: str, datastore: Datastore, mask_file: Path, params: Mappi
     return file_bytes(report(image, record, sure, made))
 
 
-def results(image: StoredImage, mask_file: Path, record: LabelRecord, confidence: float | None = None) -> DicomResults:
-    """Build both files; raises `ImageError` as `dicom_seg` does."""
+def results(
+    image: StoredImage,
+    mask_file: Path,
+    record: LabelRecord,
+    confidence: float | None = None,
+    names: Mapping[int, str] | None = None,
+) -> DicomResults:
+    """Build both files.
+
+    Args:
+        image: what was asked about.
+        mask_file: one target, or several of different values.
+        record: question and answer.
+        confidence: 0 to 1, where known.
+        names: of the targets by value, where there are several.
+
+    Raises:
+        ImageError: as `dicom_seg`.
+    """
     mask = mask_on_grid(mask_file, image)
-    made = segmentation(mask, image, record)
+    several = mask.max() > 1 and len(np.unique(mask[mask > 0])) > 1
+    made = segmentation(mask, image, record, (names or {}) if several else None)
     return DicomResults(made, report(image, record, confidence, made) if record.question else None)
 
 
@@ -95,30 +113,46 @@ def record_of(info: Mapping[str, Any]) -> LabelRecord:
     return LabelRecord("", absent=False, axis="stored", slice_index=0, target=str(named[0].get("name") or ""))
 
 
-def mask_on_grid(mask_file: Path, image: StoredImage) -> NDArray[np.bool_]:
-    """Read a mask file and bring it onto the image's grid, by the patient's millimetres where both know them.
+def names_of(info: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names of a label's segments by their value, from MONAI Label's ``label_info``.
+
+    Raises:
+        MedReasonerError: a segment's value is not a number.
+    """
+    names = {}
+    for number, segment in enumerate(info.get("label_info") or [], 1):
+        value = segment.get("idx", number)
+        if not isinstance(value, int):
+            raise MedReasonerError(f"the segment {str(segment)[:60]} has no value", 'send {"name": "liver", "idx": 1}')
+        names[value] = str(segment.get("name") or f"segment {value}")
+    return names
+
+
+def mask_on_grid(mask_file: Path, image: StoredImage) -> NDArray[np.integer[Any]]:
+    """Read a mask file and bring its values onto the image's grid, by the patient's millimetres where both know them.
 
     A viewer may have turned or cropped the grid; the nearest voxel counts then.
 
     Raises:
-        ImageError: not a mask of one value a voxel, or of another size and without geometry.
+        ImageError: not a mask of one whole number a voxel, or of another size and without geometry.
     """
     mask = open_image(mask_file)
     if mask.values.ndim != 3:
         raise ImageError(f"{mask_file.name} holds colours or several layers", "save one mask, as .nii.gz or .nrrd")
-    inside = mask.values != 0
+    values = mask.values.astype(np.uint16)
+    if not np.array_equal(values, mask.values):
+        raise ImageError(f"{mask_file.name} holds other than whole numbers", "save a mask: 0 outside, 1 inside")
     if mask.index_to_lps is None or image.index_to_lps is None:
         if mask.shape != image.shape:
             raise ImageError(
                 f"a mask of {' x '.join(map(str, mask.shape))} does not fit {image.path.name}",
                 "save the mask in the grid of the image",
             )
-        return inside
+        return values
     if mask.shape == image.shape and np.allclose(mask.index_to_lps, image.index_to_lps, rtol=0, atol=SAME_MM):
-        return inside
+        return values
     step = np.linalg.inv(mask.index_to_lps) @ image.index_to_lps
-    moved = affine_transform(inside.astype(np.uint8), step[:3, :3], step[:3, 3], image.shape, order=0)
-    return np.asarray(moved != 0)
+    return np.asarray(affine_transform(values, step[:3, :3], step[:3, 3], image.shape, order=0))
 
 
 def file_bytes(dataset: Dataset) -> bytes:

@@ -167,6 +167,20 @@ def test_saving_again_replaces_and_removing_removes(studies: Path, tmp_path: Pat
         store.get_label_info(image_id, "final")
 
 
+def test_a_label_of_several_segments_as_the_stock_plug_in_sends_it(studies: Path, tmp_path: Path) -> None:
+    store = opened(studies)
+    image_id = by_modality(store)["CT"]
+    mask = sitk.ReadImage(str(mask_file(store, image_id, tmp_path / "m.nrrd")))
+    mask[1:3, 1:3, 0] = 2
+    sitk.WriteImage(mask, str(tmp_path / "m.nrrd"))
+    info = {"label_info": [{"name": "liver", "idx": 1}, {"name": "spleen", "idx": 2}]}
+    store.save_label(image_id, str(tmp_path / "m.nrrd"), "final", info)
+    seg = dcmread(LabelShelf(studies / LABELS).file(image_id, "final", "segmentation"))
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["liver", "spleen"]
+    with pytest.raises(MedReasonerError, match="has no value"):
+        store.save_label(image_id, str(tmp_path / "m.nrrd"), "final", {"label_info": [{"name": "liver", "idx": "x"}]})
+
+
 def test_an_empty_mask_is_a_label_without_segmentation(studies: Path, tmp_path: Path) -> None:
     store = opened(studies)
     image_id = by_modality(store)["CT"]
@@ -259,6 +273,7 @@ def test_a_mask_saved_as_a_picture_fits_an_x_ray(studies: Path, tmp_path: Path) 
     assert made is not None
     (tmp_path / "made.dcm").write_bytes(made)
     np.testing.assert_array_equal(dcmread(tmp_path / "made.dcm").pixel_array, np.asarray(Image.open(mask)) > 0)
+    assert store.save_label(image_id, str(mask), "final", {"medreasoner": asdict(replace(RECORD, slice_index=0))})
 
 
 def test_an_image_that_is_not_dicom_has_no_dicom_answer(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 
 from medreasoner.contract.label import LabelRecord
 from medreasoner.imaging import open_image, write_mask
+from monailabel_app.gateway.errors import kind_and_status
 from monailabel_app.lib.datastore import open_datastore
 from monailabel_app.lib.datastore.archive import Archive, ArchiveError
 from monailabel_app.lib.datastore.dicom_datastore import UnknownSeries
@@ -208,7 +209,7 @@ def test_an_archive_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     store = open_datastore(f"http://127.0.0.1:{free_port()}/dicom-web/", SETTINGS)
     with pytest.raises(ArchiveError, match="cannot be reached") as caught:
         store.list_images()
-    assert caught.value.status == 502
+    assert kind_and_status(caught.value) == ("ArchiveError", 502)
 
 
 class _Odd(BaseHTTPRequestHandler):

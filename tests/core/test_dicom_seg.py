@@ -34,6 +34,9 @@ RECORD = LabelRecord(
 )
 
 
+GANTRY = np.array([[1, 0, 0], [0, 1, 0.3], [0, 0, 1.0]])  # slices drift sideways; ITK has no such grid
+
+
 def marked(image: StoredImage, *slices: int) -> NDArray[np.bool_]:
     """A region that is unlike itself when flipped or turned, another one in each slice."""
     mask = np.zeros(image.shape, bool)
@@ -95,8 +98,9 @@ def references(read: Dataset) -> dict[tuple[str, int | None], list[float]]:
     return found
 
 
-def test_each_frame_names_the_file_it_was_drawn_on(tmp_path: Path) -> None:
-    image = open_image(series(tmp_path / "series"))
+@pytest.mark.parametrize("directions", [OBLIQUE, GANTRY], ids=["oblique", "tilted gantry"])
+def test_each_frame_names_the_file_it_was_drawn_on(tmp_path: Path, directions: Any) -> None:
+    image = open_image(series(tmp_path / "series", directions=directions))
     read = saved(marked(image, 1, 3), image, tmp_path / "seg.dcm")
     sources = [dcmread(image.sources[k][0]) for k in (1, 3)]
     assert references(read) == {(s.SOPInstanceUID, None): s.ImagePositionPatient for s in sources}
@@ -149,6 +153,21 @@ def test_a_frame_of_a_film(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.pixel_array.T != 0, mask[:, :, 2])
     with pytest.raises(ImageError, match="2 frames"):
         segmentation(marked(image, 0, 2), image, RECORD)
+
+
+def test_a_mask_of_several_targets_becomes_several_segments(tmp_path: Path) -> None:
+    image = open_image(series(tmp_path / "series"))
+    mask = np.zeros(image.shape, np.uint16)
+    mask[3:9, 5:20, 1], mask[12:20, 5:30, 1:3], mask[1, 1, 3] = 5, 2, 9
+    made = segmentation(mask, image, RECORD, {5: "liver", 2: "spleen"})
+    assert made is not None
+    made.save_as(tmp_path / "seg.dcm")
+    theirs = pydicom_seg.SegmentReader().read(dcmread(tmp_path / "seg.dcm"))
+    named = {n: theirs.segment_infos[n].SegmentLabel for n in theirs.available_segments}
+    assert named == {1: "spleen", 2: "liver", 3: "segment 9"}
+    files = [str(file) for file, _ in image.sources]
+    for number, value in ((1, 2), (2, 5), (3, 9)):
+        np.testing.assert_array_equal(on_series(theirs.segment_image(number), files), mask == value)
 
 
 def test_nothing_marked_is_no_file_and_no_error(tmp_path: Path) -> None:

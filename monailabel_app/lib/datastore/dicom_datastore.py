@@ -13,13 +13,14 @@ from medreasoner.imaging import open_image
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 from monailabel_app.lib.datastore.shelved import (
     FINAL,
+    MASK_ENDINGS,
     ShelvedDatastore,
     UnknownImage,
     mask_ending,
     signed_record,
     with_record,
 )
-from monailabel_app.lib.dicom_output import file_bytes, results
+from monailabel_app.lib.dicom_output import file_bytes, names_of, results
 
 
 class UnknownSeries(UnknownImage):
@@ -48,10 +49,11 @@ class DicomDatastore(ShelvedDatastore):
             UnknownSeries: there is no such series.
             MedReasonerError: the mask or its record cannot be used, or the label cannot be written or published.
         """
-        mask, ending = Path(label_filename), mask_ending(label_filename)
+        mask, ending = Path(label_filename), mask_ending(label_filename, (*MASK_ENDINGS, ".png"))
         record = signed_record(label_info)
         image = open_image(Path(self.get_image_uri(image_id)))
-        made = results(image, mask, record, (label_info.get("params") or {}).get("confidence"))
+        sure = (label_info.get("params") or {}).get("confidence")
+        made = results(image, mask, record, sure, names_of(label_info))
         files = {f"mask{ending}": mask.read_bytes()}
         files |= {f"{name}.dcm": file_bytes(dataset) for name, dataset in made.files.items()}
         if label_tag == FINAL:
