@@ -27,7 +27,7 @@ elif find_library("EGL") is None and os.environ.get("CI") != "true":  # in CI th
     REASON = "libEGL is missing (apt-get install libegl1)"
 if REASON:
     collect_ignore += ON_SLICER_CORE
-if os.environ.get("MEDREASONER_PANEL_TESTS"):
+if os.environ.get("SLICER_PANEL_TESTS"):
     collect_ignore.remove("gui")
 
 

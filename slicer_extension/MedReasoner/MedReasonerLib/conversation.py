@@ -37,7 +37,6 @@ class Conversation:
 
     def __init__(self) -> None:
         self._sessions: dict[tuple[Any, ...], ServerImage] = {}
-        self._cases: dict[str, tuple[str, str, int]] = {}  # volume: address, case, and its state when it came
 
     def ask(self, server: Server, shown: ShownSlice, question: str) -> Steps:
         """Ask a question; returns a `SceneAnswer`."""
@@ -92,19 +91,13 @@ class Conversation:
         file.write_bytes(reply.body)
         return case, file
 
-    def came_from(self, server: Server, volume: Any, case: str) -> None:
-        """Remember that a loaded volume is a case of a server, which then needs no upload."""
-        volume.SetAttribute(CASE, json.dumps({"address": server.address, "image": case}))
-        self._cases[volume.GetID()] = server.address, case, volume.GetImageData().GetMTime()
-
     def forget(self) -> None:
         """Forget all volumes: the scene was closed."""
         self._sessions.clear()
-        self._cases.clear()
 
-    def needs_upload(self, server: Server, shown: ShownSlice) -> bool:
-        """Whether asking about this slice would send the image."""
-        return self._known(server, shown) is None
+    def sends_something_new(self, server: Server, shown: ShownSlice) -> bool:
+        """Whether asking about this slice would give the server an image that it does not have."""
+        return _key(server, shown) not in self._sessions and _case_of(shown.volume, server) is None
 
     def _answer(self, server: Server, shown: ShownSlice, call: Callable[[ServerImage], Call]) -> Steps:
         """Make a call about a slice, uploading where needed; returns `Answered` and the mask in the volume's grid."""
@@ -126,30 +119,31 @@ class Conversation:
         return answered, shown.in_volume(mask)
 
     def _image(self, server: Server, shown: ShownSlice) -> Steps:
-        """The server's name for the image, after an upload where it has none."""
-        known = self._known(server, shown)
-        if known is not None:
-            return known
+        """The server's name for the image, after an upload where it has none yet."""
         key = _key(server, shown)
+        if key in self._sessions:
+            return self._sessions[key]
         for other in [k for k in self._sessions if k[:3] == key[:3]]:
             yield Aside(client.close_session(self._sessions.pop(other)))
         reply = yield from _upload(*shown.sent, "files", client.open_session)
         self._sessions[key] = client.read_session(reply)
         return self._sessions[key]
 
-    def _known(self, server: Server, shown: ShownSlice) -> Optional[ServerImage]:
-        address, case, state = self._cases.get(shown.volume.GetID(), ("", "", 0))
-        is_unchanged = state == shown.volume.GetImageData().GetMTime()
-        if address == server.address and is_unchanged and not shown.is_oblique:
-            return ServerImage(image=case)
-        return self._sessions.get(_key(server, shown))
-
     def _add_case(self, server: Server, volume: Any) -> Steps:
         name = f"slicer-{uuid.uuid4().hex[:12]}"  # a volume's own name may hold the patient's
         voxels = ShownSlice.voxels_of(volume)
         yield from _upload(voxels, ijk_to_ras(volume), "file", lambda body, kind: client.add_case(name, body, kind))
-        volume.SetAttribute(CASE, json.dumps({"address": server.address, "image": name}))
+        came_from(server, volume, name)
         return name
+
+
+def came_from(server: Server, volume: Any, case: str) -> None:
+    """Remember that a volume is a case of a server, so that its labels are saved there.
+
+    Questions about it still send the voxels as Slicer has them: Slicer turns the slices of left-handed files round, and
+    the server's answer must lie in the grid that is on screen.
+    """
+    volume.SetAttribute(CASE, json.dumps({"address": server.address, "image": case}))
 
 
 def region_by_hand(shown: ShownSlice, question: str) -> SceneAnswer:

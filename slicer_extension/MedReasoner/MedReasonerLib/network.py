@@ -28,12 +28,14 @@ class Progress:
 
     Attributes:
         fraction: 0 to 1 of an upload, None where there is no telling.
-        position: place in the server's queue from 1; 0 while it works on this; None where it did not say.
+        position: how many questions the server has before this one; None where it did not say.
+        is_running: the server works on it.
     """
 
     stage: str
     fraction: Optional[float] = None
     position: Optional[int] = None
+    is_running: bool = False
 
 
 class Exchange:
@@ -209,8 +211,7 @@ class Job:
         if self._call is None or reply.status != 200:  # answered meanwhile, or a server without a queue
             return
         place = client.read_json(reply)
-        running = place.get("state") == "running"
-        self._on_progress(Progress("waiting", None, 0 if running else place.get("position")))
+        self._on_progress(Progress("waiting", None, place.get("position"), place.get("state") == "running"))
 
     def _aside(self, call: Call, on_reply: Callable[[Reply], None]) -> None:
         self._asides.append(Exchange(self._manager, self._server, call, on_reply, _ignore, _ignore))

@@ -199,7 +199,7 @@ def _check_grid(fields: dict[str, str], shape: Any, ijk_to_ras: np.ndarray) -> N
     if given.shape != wanted.shape or not np.allclose(given, wanted, atol=_TOLERANCE):
         raise MedReasonerError(
             "the server's mask lies elsewhere than the volume",
-            "remove the answer, and report this with the volume's type",
+            "do not use this answer, and report the geometry of the volume",
         )
 
 

@@ -138,7 +138,8 @@ class Panel:
     def _with_consent(self, shown: ShownSlice, call: Any, *arguments: Any) -> None:
         """Go on, after asking once per address whether images may be sent there."""
         address = self.work.server.address
-        if self.preferences.may_upload(address) or not self.work.conversation.needs_upload(self.work.server, shown):
+        is_new = self.work.conversation.sends_something_new(self.work.server, shown)
+        if self.preferences.may_upload(address) or not is_new:
             call(*arguments)
             return
         self._waiting = (call, *arguments)

@@ -22,10 +22,10 @@ def progress_text(progress: Progress, seconds: float) -> str:
     text = stages[progress.stage]
     if progress.fraction is not None:
         text += f" {progress.fraction:.0%}"
-    elif progress.position == 0:
+    elif progress.is_running:
         text = _("The server is working on it")
     elif progress.position is not None:
-        text += ", " + _("number {place} in its queue").format(place=progress.position)
+        text += ", " + _("{count} before it in the queue").format(count=progress.position)
     return f"{text} · {seconds:.0f} s"
 
 

@@ -17,7 +17,7 @@ import vtk
 from medreasoner.contract.errors import MedReasonerError
 from MedReasonerLib import client
 from MedReasonerLib.client import Server, Steps
-from MedReasonerLib.conversation import Conversation, region_by_hand
+from MedReasonerLib.conversation import Conversation, came_from, region_by_hand
 from MedReasonerLib.network import Job, Progress
 from MedReasonerLib.scene import SceneAnswer
 from MedReasonerLib.shown_slice import ShownSlice
@@ -179,7 +179,7 @@ class Work:
             return "No case is left to label."
         case, file = found
         volume = slicer.util.loadVolume(str(file), {"name": case})
-        self.conversation.came_from(self.server, volume, case)
+        came_from(self.server, volume, case)
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         return f"Loaded {case}."
 

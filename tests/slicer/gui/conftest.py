@@ -51,8 +51,12 @@ def panel(host: Any, server: Scripted) -> Iterator[Any]:
 
 
 def settle(seconds: float = 0.12) -> None:
-    """Let the event loop run for a while."""
+    """Let the event loop run for a while, and once more for timers that became due on a busy machine."""
+    import qt
+
     until(lambda: False, seconds, must=False)
+    for _ in range(3):
+        qt.QCoreApplication.processEvents()
 
 
 def until(done: Callable[[], Any], seconds: float = 10.0, must: bool = True) -> None:
@@ -62,7 +66,6 @@ def until(done: Callable[[], Any], seconds: float = 10.0, must: bool = True) -> 
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
         qt.QCoreApplication.processEvents(qt.QEventLoop.AllEvents, 10)
-        qt.QCoreApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
         time.sleep(0.001)
     assert not must or done(), "it did not happen in time"
 

@@ -203,7 +203,7 @@ def test_cancel_leaves_the_queue_and_draws_nothing(panel: Any, host: Any, server
     until(lambda: server.count("POST", "/infer"))
     assert not panel.ui.askButton.enabled
     assert panel.ui.progressBar.visible
-    until(lambda: "number 2 in its queue" in panel.ui.statusLabel.text, 4)
+    until(lambda: "2 before it in the queue" in panel.ui.statusLabel.text, 4)
     assert "· 1 s" in panel.ui.statusLabel.text or "· 2 s" in panel.ui.statusLabel.text
     click(panel.ui.cancelButton)
     assert panel.ui.statusLabel.text == "Cancelled."

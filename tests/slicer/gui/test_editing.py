@@ -210,7 +210,7 @@ def test_saving_an_uploaded_volume_adds_the_case_once(panel: Any, host: Any, ser
     np.testing.assert_array_equal(saved.values.transpose(2, 1, 0), voxels)
 
 
-def test_the_next_case_is_loaded_and_needs_no_upload(panel: Any, host: Any, server: Scripted) -> None:
+def test_the_next_case_is_loaded_and_its_label_saved_there(panel: Any, host: Any, server: Scripted) -> None:
     show(host, panel)
     click(panel.ui.nextButton)
     until(lambda: not panel.logic.is_busy)
@@ -224,11 +224,13 @@ def test_the_next_case_is_loaded_and_needs_no_upload(panel: Any, host: Any, serv
     until(lambda: not panel.logic.is_busy)
     assert panel.ui.statusLabel.text == f"Loaded {case}."
     settle()
-    uploads = server.count("PUT", "/")
     ask(panel, "Where is the block?", consent=False)
     assert panel.ui.statusLabel.text == "Answered."
-    assert server.count("PUT", "/") == uploads
-    assert server.requests[-1][1].startswith(f"/infer/medreasoner?image={case}")
+    server.labels.clear()
+    click(panel.ui.saveButton)
+    until(lambda: not panel.logic.is_busy)
+    assert list(server.labels) == [case]
+    assert server.count("PUT", "/datastore/image") == 1
 
 
 def test_oblique_slices_are_refined_on_their_own_plane(panel: Any, host: Application, server: Scripted) -> None:
