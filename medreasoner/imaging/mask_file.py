@@ -112,7 +112,7 @@ def _write_nrrd(volume: NDArray[Any], image: StoredImage, path: Path) -> None:
         header["space"] = "left-posterior-superior"
         header["space directions"] = image.index_to_lps[:3, :3].T
         header["space origin"] = image.index_to_lps[:3, 3]
-    nrrd.write(str(path), volume, header, index_order="F")
+    nrrd.write(str(path), volume, header, compression_level=1, index_order="F")  # 9 takes longer and saves little
 
 
 def _write_png(frame: NDArray[Any], image: StoredImage, path: Path) -> None:
