@@ -1,10 +1,11 @@
 """Choose how sure a reasoner must be before it may say "absent", on the validation split.
 
 At the word after "The question" the reasoner decides between "points" (the target is there) and "asks" (it is not).
-The margin between the two is measured on present and absent questions; the card gets the largest threshold that still
-recognises the wanted share of absent targets, so that as few present ones as possible are called absent.
+Its lead, limited and with the doubt from the question's wording counted in as the card says, is measured on present and
+absent questions; the card gets the largest threshold that still recognises the wanted share of absent targets, so that
+as few present ones as possible are called absent.
 
-python -m rl_training.calibrate FOLDER --data DATA --packed PACKED [--split val] [--least-recall 0.82] [--write]
+python -m rl_training.calibrate FOLDER --data DATA --packed PACKED [--split val] [--least-recall 0.88] [--write]
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from medreasoner.evaluation.cases import Case, cases_of, read_samples
+from medreasoner.evaluation.cases import Case, Sample, cases_of, read_samples
 from medreasoner.evaluation.kinds import kind_of
 from medreasoner.reasoner.card import ReasonerCard
+from medreasoner.reasoner.guided import limited
+from medreasoner.reasoner.wording import Wording
 from rl_training.config import SftConfig
 from rl_training.feed import Feed
 from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
@@ -61,6 +64,14 @@ def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures:
     return found
 
 
+def doubts_of(cases: list[Case], samples: list[Sample], folder: Path) -> list[float]:
+    """Return what the wording of every case says against its target being on such an image, in nats."""
+    wording = Wording.of(folder)
+    kinds = [kind_of(samples[case.row]) for case in cases]
+    sentences = [f"This is {article(kind)} {kind}." for kind in kinds]
+    return [wording.doubts(c.question).get(s, 0.0) for c, s in zip(cases, sentences, strict=True)]
+
+
 def choose_margin(present: list[float], absent: list[float], least_recall: float) -> tuple[float, float, float]:
     """Return the largest margin that still recognises that share of absent targets.
 
@@ -78,7 +89,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--packed", type=Path, required=True)
     parser.add_argument("--split", default="val")
-    parser.add_argument("--least-recall", type=float, default=0.82, help="share of absent targets to recognise")
+    parser.add_argument("--least-recall", type=float, default=0.88, help="share of absent targets to recognise")
+    parser.add_argument("--draws", type=int, default=1, help="how often to draw questions for every picture")
     parser.add_argument("--every", type=int, default=1, help="take every n-th case only")
     parser.add_argument("--write", action="store_true", help="write the margin into the card")
     args = parser.parse_args()
@@ -89,8 +101,11 @@ def main() -> None:
         sample["picture_row"] = rows[sample["image"]]
     tokenizer = AutoTokenizer.from_pretrained(args.folder)
     feed = Feed(samples, training_entries(args.data), [], tokenizer, SftConfig())
-    cases = cases_of(samples, args.data, args.split)[:: args.every]
-    found = margins(load_model(args.folder, torch.device("cpu")).eval(), tokenizer, feed, cases, pictures)
+    drawn = [case for seed in range(args.draws) for case in cases_of(samples, args.data, args.split, seed)]
+    cases = list(dict.fromkeys(drawn))[:: args.every]
+    own = margins(load_model(args.folder, torch.device("cpu")).eval(), tokenizer, feed, cases, pictures)
+    doubts = doubts_of(cases, samples, args.folder) if card.wording_weight else [0.0] * len(cases)
+    found = [limited(o, card.verdict_limit) + card.wording_weight * d for o, d in zip(own, doubts, strict=True)]
     present = [m for m, c in zip(found, cases, strict=True) if not c.absent]
     absent = [m for m, c in zip(found, cases, strict=True) if c.absent]
     margin, false, recall = choose_margin(present, absent, args.least_recall)

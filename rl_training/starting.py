@@ -12,6 +12,7 @@ from medreasoner.instruction import instruction_hash
 from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.catalogue import DEFAULT_REASONER, embedded_folder
+from medreasoner.reasoner.wording import FILE as WORDING
 from rl_training.config import Stage
 
 
@@ -74,8 +75,8 @@ def plain_folder(folder: Path, run: Path) -> Path:
 
 
 def copy_processor(folder: Path, out: Path) -> None:
-    """Copy tokenizer, processor and chat template; not the weights, their configuration or the card."""
+    """Copy tokenizer, processor, chat template and reader of wordings; not weights, their configuration or the card."""
     for file in folder.iterdir():
         ours = file.name in (CARD, "config.json") or file.name.endswith(".index.json")
-        if file.suffix in (".json", ".jinja", ".txt", ".model") and not ours:
+        if (file.suffix in (".json", ".jinja", ".txt", ".model") and not ours) or file.name == WORDING:
             shutil.copy(file, out / file.name)

@@ -28,6 +28,9 @@ class ReasonerCard:
         max_reasoning: tokens after which the reasoning is cut off.
         verdict: two words, of which the reasoning holds the first when the target is there, the second when not.
         absent_margin: how many nats the second word must lead by; chosen by rl_training.calibrate.
+        verdict_limit: the model's own lead counts at most that many nats either way; None: all of it.
+        wording_weight: nats added to the lead for each nat of doubt from the question's wording
+            (medreasoner.reasoner.wording); 0 for checkpoints without wording.safetensors.
         kinds: for each DICOM modality code, the first sentences that the reasoning may start with: what a file says of
             its modality, the reasoner need not guess. Pictures of other or unknown modality start freely.
         phrases: sentences the reasoner often writes; they speed up decoding and never change what it writes.
@@ -44,6 +47,8 @@ class ReasonerCard:
     max_reasoning: int = 768
     verdict: list[str] = field(default_factory=list)
     absent_margin: float = 0.0
+    verdict_limit: float | None = None
+    wording_weight: float = 0.0
     kinds: dict[str, list[str]] = field(default_factory=dict)
     phrases: list[str] = field(default_factory=list)
     trained_with: str = ""

@@ -7,7 +7,7 @@ run of them; only the numbers, and whether the target is absent, are the model's
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,11 @@ _AFTER_NUMBER = (", ", ", ", ", ", '], "points_1": [', ", ", '], "points_2": [',
 END_OF_REASONING = "</think>"
 
 
+def limited(lead: float, limit: float | None) -> float:
+    """Keep a lead within plus and minus `limit`, where there is one."""
+    return lead if limit is None else min(max(lead, -limit), limit)
+
+
 @dataclass(frozen=True)
 class AnswerGrammar:
     """What a reasoner may write after ``</think>``, in one tokenizer's tokens.
@@ -33,7 +38,7 @@ class AnswerGrammar:
         digits: token of each digit; used where `numbers` is None.
         opening: tokens of ``<think>``, which every answer starts with.
         may_abstain: whether ``{"absent": true}`` is allowed.
-        verdict, absent_margin: see `ReasonerCard`, the two words as tokens.
+        verdict, absent_margin, verdict_limit: see `ReasonerCard`, the two words as tokens.
         max_reasoning: reasoning tokens after which ``</think>`` is forced.
         heads, tails: tokens that may stand for the first and last of `end_of_reasoning`, since vocabularies merge marks
             across it: Qwen writes "here.</think><answer>" as here, .</, think, ><, answer, >.
@@ -54,6 +59,7 @@ class AnswerGrammar:
     banned: tuple[int, ...]
     verdict: tuple[int, int] | None = None
     absent_margin: float = 0.0
+    verdict_limit: float | None = None
     heads: frozenset[int] = frozenset()
     tails: frozenset[int] = frozenset()
 
@@ -87,6 +93,7 @@ class AnswerGrammar:
             banned=tuple(sorted({*tokenizer.all_special_ids, *whole_tags})),
             verdict=(ids(card.verdict[0])[0], ids(card.verdict[1])[0]) if card.verdict else None,
             absent_margin=card.absent_margin,
+            verdict_limit=card.verdict_limit,
             heads=frozenset(token for text, token in vocabulary if text.endswith(head)),
             tails=frozenset(token for text, token in vocabulary if text.startswith(tail)),
         )
@@ -107,6 +114,7 @@ class GuidedAnswer:
     grammar: AnswerGrammar
     openings: tuple[tuple[int, ...], ...] = ()  # sentences, of which the reasoning must start with one; none: any start
     area: tuple[int, int, int, int] | None = None  # x_min, y_min, x_max, y_max of the picture on the canvas; None: all
+    doubts: Mapping[tuple[int, ...], float] = field(default_factory=dict)  # by opening: nats for "it is not there"
     tokens: list[int] = field(init=False)
     numbers: list[int] = field(default_factory=list)
     done: bool = False
@@ -157,13 +165,19 @@ class GuidedAnswer:
         return {o[len(written)] for o in self.openings if len(o) > len(written) and o[: len(written)] == written}
 
     def _settled(self, token: int, logits: torch.Tensor) -> int:
-        """Keep to "it is there" unless "it is not there" leads by the card's margin."""
-        if self.grammar.verdict is None or token != self.grammar.verdict[1]:
+        """Decide the verdict when the model comes to it: "it is not there" has to lead by the card's margin."""
+        verdict = self.grammar.verdict
+        if verdict is None or token not in verdict or not set(verdict).isdisjoint(self.tokens):
             return token
-        there = self.grammar.verdict[0]
-        lead = float(logits[token] - logits[there]) - self.grammar.absent_margin
-        self._absent_lead = lead
-        return there if lead <= 0 else token
+        own = limited(float(logits[verdict[1]] - logits[verdict[0]]), self.grammar.verdict_limit)
+        lead = own + self._doubt() - self.grammar.absent_margin
+        self._absent_lead = lead if lead > 0 else None
+        return verdict[lead > 0]
+
+    def _doubt(self) -> float:
+        """Return what is known beforehand against the target being on an image of the kind that was written down."""
+        written = tuple(self.tokens[len(self.grammar.opening) :])
+        return next((doubt for opening, doubt in self.doubts.items() if written[: len(opening)] == opening), 0.0)
 
     def ends_with(self, token: int) -> bool:
         """Say whether this token would end the reasoning."""

@@ -18,6 +18,7 @@ from medreasoner.reasoner.drafts import Drafts
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.protocol import Reply
 from medreasoner.reasoner.published import read_answer
+from medreasoner.reasoner.wording import Wording
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +55,7 @@ class LocalReasoner:
             ) from error
         self._tokenizer = self._processor.tokenizer
         self._grammar = AnswerGrammar.for_tokenizer(self._tokenizer, self.card)
+        self._wording = Wording.of(folder) if self.card.wording_weight else None
         self._seen: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
         self._drafts = Drafts(self._tokenizer(p, add_special_tokens=False)["input_ids"] for p in self.card.phrases)
         self._lock = threading.Lock()
@@ -87,7 +89,7 @@ class LocalReasoner:
             image = self._image_tokens(picture, fit, timings)
             asked, attempts = question, 1
             while True:
-                text, confidence = self._write(asked, self._blank(picture.modality, fit), image, timings)
+                text, confidence = self._write(asked, self._blank(question, picture.modality, fit), image, timings)
                 try:
                     return Reply(
                         in_picture(read_answer(text, self.card), fit, picture), text, confidence, attempts, timings
@@ -126,13 +128,17 @@ class LocalReasoner:
         ids = self._tokenizer(written, add_special_tokens=False)["input_ids"] + list(self._grammar.opening)
         return self._torch.tensor([ids], device=self._device)
 
-    def _blank(self, modality: str, fit: Letterbox) -> GuidedAnswer:
+    def _blank(self, question: str, modality: str, fit: Letterbox) -> GuidedAnswer:
         """Return an answer yet to be written: on the picture only, and true to the file's modality where it has one."""
         from medreasoner.reasoner.guided import GuidedAnswer
 
-        sentences = self.card.kinds.get(modality, [])
-        openings = tuple(tuple(self._tokenizer(s, add_special_tokens=False)["input_ids"]) for s in sentences)
-        return GuidedAnswer(self._grammar, openings, fit.area)
+        openings = tuple(self._sentence(s) for s in self.card.kinds.get(modality, []))
+        doubts = self._wording.doubts(question) if self._wording else {}
+        weighed = {self._sentence(s): self.card.wording_weight * doubt for s, doubt in doubts.items()}
+        return GuidedAnswer(self._grammar, openings, fit.area, weighed)
+
+    def _sentence(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _write(
         self, question: str, blank: GuidedAnswer, image: tuple[Any, Any], timings: dict[str, float]

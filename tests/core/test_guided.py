@@ -252,6 +252,32 @@ def test_the_verdict_says_absent_only_with_the_margin_of_the_card(lead: float, w
     assert embedded.decode(GuidedAnswer(grammar).advance(logits, best=int(logits.argmax()))) == word
 
 
+@pytest.mark.parametrize(
+    ("lead", "doubt", "word"),
+    [
+        (9.0, -4.0, " points"),  # a sure reasoner counts 4 nats and no more, the words take them back
+        (9.0, 0.0, " asks"),
+        (-9.0, 7.0, " asks"),  # and the other way round
+        (-9.0, 5.0, " points"),
+        (1.0, 1.5, " asks"),
+    ],
+)
+def test_the_wording_of_the_question_counts_in_the_verdict(lead: float, doubt: float, word: str, embedded: Any) -> None:
+    card = replace(CARD, verdict=[" points", " asks"], absent_margin=2.0, verdict_limit=4.0, max_reasoning=60)
+    (there, *_), (missing, *_), sentence, other = (
+        embedded(text, add_special_tokens=False)["input_ids"]
+        for text in (*card.verdict, "This is a mammogram.", "This is a brain MRI.")
+    )
+    logits = torch.full((len(embedded),), -20.0)
+    logits[there], logits[missing] = 0.0, lead
+    grammar = AnswerGrammar.for_tokenizer(embedded, card)
+    answer = GuidedAnswer(grammar, doubts={tuple(other): -99.0, tuple(sentence): doubt})
+    answer.tokens += sentence
+    assert embedded.decode(answer.advance(logits)) == word
+    likely = int(logits.argmax())
+    assert answer.advance(logits) == [likely], "the verdict falls once: later these are words like others"
+
+
 # Numbers
 
 
