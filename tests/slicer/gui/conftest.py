@@ -11,6 +11,7 @@ import pytest
 from tests.slicer import phantom
 from tests.slicer.scripted_server import Scripted, scripted_server
 from tests.slicer.stand_in.host import install_host
+from tests.slicer.stand_in.qt_binding import run_events
 
 
 @pytest.fixture(scope="session")
@@ -50,24 +51,18 @@ def panel(host: Any, server: Scripted) -> Iterator[Any]:
     host.close_scene()
 
 
-def settle(seconds: float = 0.12) -> None:
+def settle(seconds: float = 0.15) -> None:
     """Let the event loop run for a while, and once more for timers that became due on a busy machine."""
-    import qt
-
-    until(lambda: False, seconds, must=False)
-    for _ in range(3):
-        qt.QCoreApplication.processEvents()
+    run_events(round(seconds * 1000))
+    run_events(10)
 
 
-def until(done: Callable[[], Any], seconds: float = 10.0, must: bool = True) -> None:
+def until(done: Callable[[], Any], seconds: float = 15.0) -> None:
     """Run the event loop until something holds."""
-    import qt
-
     end = time.monotonic() + seconds
-    while not done() and time.monotonic() < end:
-        qt.QCoreApplication.processEvents(qt.QEventLoop.AllEvents, 10)
-        time.sleep(0.001)
-    assert not must or done(), "it did not happen in time"
+    while not done():
+        assert time.monotonic() < end, "it did not happen in time"
+        run_events(5)
 
 
 def show(host: Any, panel: Any) -> Any:

@@ -33,6 +33,19 @@ def install() -> ModuleType:
     return qt
 
 
+def run_events(milliseconds: int) -> None:
+    """Run the event loop for a while.
+
+    Not by QCoreApplication.processEvents(flags, time): each call of it takes a reference from None, in PySide6 6.12,
+    and after some ten thousand the interpreter ends.
+    """
+    loop, timer = QtCore.QEventLoop(), QtCore.QTimer()
+    timer.setSingleShot(True)
+    timer.timeout.connect(loop.quit)
+    timer.start(milliseconds)
+    loop.exec()
+
+
 def _properties_as_attributes(kind: type[QtCore.QObject]) -> None:
     meta = kind.staticMetaObject
     for number in range(meta.propertyOffset(), meta.propertyCount()):
