@@ -123,7 +123,7 @@ class Picture:
         steps = np.stack([right[in_plane], down[in_plane]], axis=1)
         xy = (grid - corner[in_plane]) @ np.linalg.inv(steps).T
         depth = corner[through] + xy @ np.array([right[through], down[through]])
-        column, row = (np.floor(xy + 1e-6).astype(int))[..., 0], (np.floor(xy + 1e-6).astype(int))[..., 1]
+        column, row = np.moveaxis(np.floor(xy + 1e-6).astype(int), -1, 0)
         level = np.floor(depth + 0.5 + 1e-6).astype(int)
         inside = (column >= 0) & (column < self.width) & (row >= 0) & (row < self.height)
         inside &= (level >= 0) & (level < self.shape[through])

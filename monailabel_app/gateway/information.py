@@ -27,7 +27,7 @@ def readyz(request: Request) -> Response:
     here = service(request)
     studies = str(here.application.studies)
     ready = "://" in studies or Path(studies).is_dir()
-    body = {"ready": ready, "models": sorted(here.application.info()["models"]), "waiting": here.lanes.lengths()}
+    body = {"ready": ready, "models": sorted(here.models), "waiting": here.lanes.lengths()}
     return JSONResponse(body if ready else {**body, "detail": "the studies folder is gone"}, 200 if ready else 503)
 
 

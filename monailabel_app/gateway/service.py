@@ -20,6 +20,7 @@ class Service:
     """MONAI Label's application (models, images, sessions) and what the gateway keeps beside it."""
 
     application: Any  # monailabel.interfaces.app.MONAILabelApp
+    models: frozenset[str]
     settings: Settings
     doorkeeper: Doorkeeper
     lanes: Lanes
@@ -29,14 +30,14 @@ class Service:
     @classmethod
     def around(cls, application: Any, settings: Settings) -> Service:
         """Prepare the gateway; raises `SettingsError` where a file that the settings name cannot be used."""
-        lanes = Lanes(settings.queue_length)
-        return cls(application, settings, Doorkeeper(settings), lanes, Metrics(lanes), AuditLog(settings.audit_log))
+        lanes, models = Lanes(settings.queue_length), frozenset(application.info()["models"])
+        door, audit = Doorkeeper(settings), AuditLog(settings.audit_log)
+        return cls(application, models, settings, door, lanes, Metrics(lanes), audit)
 
     def known_model(self, model: str) -> str:
         """Return the name of a model that is served; raises `NotFound` for others."""
-        models = self.application.info()["models"]
-        if model not in models:
-            raise NotFound(f"there is no model {model[:60]!r}", f"use one of {', '.join(sorted(models))}")
+        if model not in self.models:
+            raise NotFound(f"there is no model {model[:60]!r}", f"use one of {', '.join(sorted(self.models))}")
         return model
 
 
