@@ -142,7 +142,7 @@ def test_the_plug_in_finds_its_models_where_it_looks_for_them(server: RunningSer
     [
         ("medreasoner", {"question": ""}, "type what you look for"),
         ("medreasoner", {"question": WHERE, "slice": "9", "axis": "stored"}, "choose a stored slice from 0 to 2"),
-        ("medreasoner_refine", {"foreground": [[3, 4, 1]], "slice": 1}, "draw an ROI"),
+        ("medreasoner_refine", {"foreground": [[3, 4, 1]], "background": [[9, 9, 1]], "slice": 1}, "draw an ROI"),
         ("medreasoner_refine", {"box": [900, 900, 950, 950], "axis": "stored"}, "no area"),
         ("medreasoner_volume", {"question": ""}, "type what you look for"),
     ],

@@ -240,13 +240,21 @@ def test_smart_edit_draws_a_box_with_voxels(tmp_path: Path, wish: dict, slice_in
     assert (centres.max(axis=0) + 1 >= box[2:]).all() and (centres.max(axis=0) < box[2:]).all()
 
 
-def test_clicks_stay_points_for_an_expert_that_takes_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wish", "box", "points"),
+    [
+        ({"foreground": [[4, 6, 2], [9, 9, 5]]}, None, [Point(4.5, 6.5)]),  # one click on this slice
+        ({"foreground": [[4, 6, 2]], "roi": [1, 9, 2, 9, 0, 6]}, Box(1.5, 2.5, 9.5, 9.5), [Point(4.5, 6.5)]),
+        ({"foreground": [[4, 6, 2], [9, 9, 2]]}, Box(4, 6, 10, 10), []),  # on the edges of the target, not on it
+    ],
+)
+def test_what_an_expert_that_takes_points_is_given(tmp_path: Path, wish: dict, box: Box | None, points: list) -> None:
     nibabel.save(nibabel.Nifti1Image(np.ones((20, 22, 7), np.int16), np.eye(4)), tmp_path / "cube.nii")
     expert = BrightInBox(takes=BOX_AND_POINTS)
-    task = Refine(pipeline(ABSENT, expert), OpenedImages())
-    _, params = run(task, tmp_path / "cube.nii", foreground=[[4, 6, 2], [9, 9, 5]], slice=2)
-    assert expert.given == [(None, (Point(4.5, 6.5),))]
-    assert (params["box"], params["points"], params["points_ijk"]) == (None, [[4.5, 6.5]], [[4.0, 6.0, 2.0]])
+    _, params = run(Refine(pipeline(ABSENT, expert), OpenedImages()), tmp_path / "cube.nii", slice=2, **wish)
+    assert expert.given == [(box, tuple(points))]
+    assert params["box"] == (box and box.as_list())
+    assert params["points_ijk"] == ([[4.0, 6.0, 2.0]] if points else None)
 
 
 def test_the_second_question_does_not_read_the_file_again(

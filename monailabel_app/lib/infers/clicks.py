@@ -29,8 +29,8 @@ def holds_clicks(wish: Wish) -> bool:
 def clicked_region(wish: Wish, image: StoredImage, expert: SegmentationExpert) -> tuple[RegionRequest, Picture]:
     """Turn clicks into a box, or points where the expert takes them, on the stored slice that they are on.
 
-    A ROI is the box. Without one, clicks for an expert that takes boxes only span the box, as extreme points do
-    (Papadopoulos et al., ICCV 2017, https://arxiv.org/abs/1708.02750); the clicked voxels are inside.
+    An ROI is the box, and clicks beside it are points on the target. Without one, the clicks span the box, as extreme
+    points do (Papadopoulos et al., ICCV 2017, https://arxiv.org/abs/1708.02750). A single click is a point.
 
     Raises:
         MedReasonerError: background clicks, which no expert here takes; clicks that span no box; or bad numbers.
@@ -42,24 +42,28 @@ def clicked_region(wish: Wish, image: StoredImage, expert: SegmentationExpert) -
     index = place.slice_index if place.slice_index is not None or not clicks else round(clicks[-1][2])
     picture = picture_of(image, replace(place, axis="stored", slice_index=index))
     here = [click for click in clicks if round(click[2]) == picture.slice_index]
-    points = [picture.point_at(click) for click in here]
+    points = [picture.point_at(click) for click in here] if "points" in expert.takes else []
     if wish.get("roi"):
         i0, i1, j0, j1, k0, k1 = _indices(wish["roi"], 6)
         box: Box | None = _around([picture.point_at((i0, j0, k0)), picture.point_at((i1, j1, k1))])
-    elif points and "points" in expert.takes:
+    elif len(points) == 1:
         box = None
     else:
-        _around(points)  # clicks in a row span no box, whatever the size of a voxel
-        box = _around([picture.point_at((i + half, j + half, k)) for i, j, k in here for half in (-0.5, 0.5)])
-    sent = [[p.x, p.y] for p in points] if "points" in expert.takes else []
+        box, points = _spanned(here, picture), []
     region = RegionRequest(
         box=None if box is None else box.as_list(),
-        points=sent or None,
+        points=[[p.x, p.y] for p in points] or None,
         axis=picture.axis,
         slice_index=picture.slice_index,
         window=place.window,
     )
     return region, picture
+
+
+def _spanned(clicks: Sequence[Sequence[float]], picture: Picture) -> Box:
+    """The box with all of the clicked voxels inside; clicks in a row span none, whatever the size of a voxel."""
+    _around([picture.point_at(click) for click in clicks])
+    return _around([picture.point_at((i + half, j + half, k)) for i, j, k in clicks for half in (-0.5, 0.5)])
 
 
 def _around(points: Sequence[Point]) -> Box:
