@@ -60,7 +60,7 @@ def orthanc(folder: Path) -> Iterator[str]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 60
     while time.monotonic() < limit and process.poll() is None:
         try:
             if requests.get(f"{url}/studies", auth=(USER, PASSWORD), timeout=1).ok:

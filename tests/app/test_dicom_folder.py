@@ -22,9 +22,10 @@ from medreasoner.contract.label import LabelRecord
 from medreasoner.contract.wire import GroundingResult
 from medreasoner.imaging import open_image, write_mask
 from monailabel_app.lib.datastore import open_datastore
-from monailabel_app.lib.datastore.dicom_datastore import UnknownSeries
-from monailabel_app.lib.datastore.dicom_folder import LABELS, DicomFolderDatastore
+from monailabel_app.lib.datastore.dicom_folder import LABELS
 from monailabel_app.lib.datastore.label_shelf import LabelShelf, UnknownLabel
+from monailabel_app.lib.datastore.mixed_folder import MixedFolderDatastore
+from monailabel_app.lib.datastore.shelved import UnknownImage
 from monailabel_app.lib.dicom_output import dicom_seg, dicom_sr, mask_on_grid
 from monailabel_app.lib.settings import Settings
 from tests.dicom_files import ALIGNED, projection, series
@@ -57,17 +58,18 @@ def studies(tmp_path: Path) -> Path:
     return folder
 
 
-def by_modality(store: DicomFolderDatastore) -> dict[str, str]:
-    return {store.get_image_info(image)["Modality"]: image for image in store.list_images()}
+def by_modality(store: MixedFolderDatastore) -> dict[str, str]:
+    facts = {image: store.get_image_info(image) for image in store.list_images()}
+    return {fact["Modality"]: image for image, fact in facts.items() if "Modality" in fact}
 
 
-def opened(studies: Path) -> DicomFolderDatastore:
+def opened(studies: Path) -> MixedFolderDatastore:
     store = open_datastore(str(studies), Settings())
-    assert isinstance(store, DicomFolderDatastore)
+    assert isinstance(store, MixedFolderDatastore)
     return store
 
 
-def mask_file(store: DicomFolderDatastore, image_id: str, path: Path) -> Path:
+def mask_file(store: MixedFolderDatastore, image_id: str, path: Path) -> Path:
     """A mask on slice 2, or the only one, as the model writes it."""
     image = open_image(Path(store.get_image_uri(image_id)))
     picture = image.picture("stored", min(2, image.shape[2] - 1))
@@ -111,7 +113,7 @@ def test_new_files_are_noticed_and_take_the_series_to_a_new_folder(
 
 @pytest.mark.parametrize("image_id", ["1.2.3", "../../etc", "", "/etc/passwd"])
 def test_unknown_series(studies: Path, image_id: str) -> None:
-    with pytest.raises(UnknownSeries, match="no series"):
+    with pytest.raises(UnknownImage, match="there is no image"):
         opened(studies).get_image_uri(image_id)
 
 
@@ -225,9 +227,29 @@ def test_one_more_file_can_be_added(studies: Path, tmp_path: Path) -> None:
     path = projection(tmp_path, "MG")
     uid = store.add_image("anything", str(path), {})
     assert uid == dcmread(path).SeriesInstanceUID and uid in store.list_images()
-    (tmp_path / "scan.nii.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(ImageError, match="not a DICOM image"):
-        store.add_image("anything", str(tmp_path / "scan.nii.gz"), {})
+    for file, match in ((path, "there already"), (studies / "dose", "not a DICOM image")):
+        with pytest.raises(ImageError, match=match):
+            store.add_image("anything", str(file), {})
+
+
+def test_other_images_live_beside_the_series(studies: Path, tmp_path: Path) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 5, 4), np.int16), np.eye(4)), scan)
+    store = opened(studies)
+    assert store.add_image("head", str(scan), {}) == "head"
+    assert store.status()["total"] == 4 and "head" in store.list_images()
+    mask = tmp_path / "mask.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 5, 4), np.uint8), np.eye(4)), mask)
+    store.save_label("head", str(mask), "final", {"medreasoner": asdict(RECORD)})
+    series_id = by_modality(store)["DX"]
+    store.save_label(
+        series_id, str(mask_file(store, series_id, tmp_path / "m.nrrd")), "final", {"label_info": [{"name": "liver"}]}
+    )
+    assert store.get_labeled_images() == sorted([series_id, "head"])
+    store.remove_image("head")
+    assert opened(studies).get_labeled_images() == [series_id]
+    with pytest.raises(MedReasonerError, match="deletes no studies"):
+        store.remove_image(series_id)
 
 
 def result(absent: bool = False) -> dict[str, Any]:

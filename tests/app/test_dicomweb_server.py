@@ -27,7 +27,6 @@ from tests.app.server import RunningServer, running
 from tests.dicom_files import ALIGNED, projection, series
 
 QUESTION = "Which paired organ makes the urine of Mrs Miller?"
-KINDS = ["CT", "MR", "MR single", "CR", "MG", "US"]
 
 
 @dataclass
@@ -111,7 +110,7 @@ def _of(reply: httpx.Response) -> tuple[bytes, str]:
     return reply.content, reply.headers["content-type"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["MR", "MR single", "MG", "US"])
 def test_a_refined_box_becomes_a_label_in_the_archive(clinic: Clinic, kind: str, tmp_path: Path) -> None:
     image_id = clinic.series[kind]
     last = len(clinic.files[kind]) - 1

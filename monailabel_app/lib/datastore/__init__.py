@@ -1,4 +1,4 @@
-"""Where the studies are: a DICOMweb archive, a folder of DICOM files, or a folder of NIfTI, NRRD and pictures."""
+"""Where the studies are: a DICOMweb archive, or a folder of DICOM, NIfTI, NRRD and pictures."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ def open_datastore(studies: str, settings: Settings) -> Datastore:
     folder = Path(studies).expanduser()
     if not folder.is_dir():
         raise MedReasonerError(f"there is no folder {folder}", "name the folder of the studies, or a DICOMweb URL")
-    from monailabel_app.lib.datastore.dicom_folder import DicomFolderDatastore, holds_dicom
+    from monailabel_app.lib.datastore.mixed_folder import open_folder
 
-    if holds_dicom(folder):
-        return DicomFolderDatastore(folder)
-    from monailabel_app.lib.datastore.local import open_local
-
-    return open_local(folder)
+    return open_folder(folder)

@@ -71,6 +71,12 @@ class DicomFolderDatastore(DicomDatastore):
                 found.folder = before.folder if before is not None and before.stamp == found.stamp else None
             self._series, self._seen, self._looked_at = series, seen, time.monotonic()
 
+    def __contains__(self, image_id: str) -> bool:
+        """Whether there is such a series; looks again before it says no to what could be one."""
+        if image_id not in self._series and is_uid(image_id):
+            self.refresh()
+        return image_id in self._series
+
     def list_images(self) -> list[str]:
         if time.monotonic() - self._looked_at > FRESH_SECONDS:
             self.refresh()
@@ -93,7 +99,11 @@ class DicomFolderDatastore(DicomDatastore):
         return {**{word: str(header.get(word) or "") for word in _INFO}, "instances": len(found.files)}
 
     def add_image(self, image_id: str, image_filename: str, image_info: Any) -> str:  # noqa: ARG002
-        """Take in one more DICOM file; returns its series, whatever id was wished."""
+        """Take in one more DICOM file; returns its series, whatever id was wished.
+
+        Raises:
+            ImageError: no image, without identifiers, or there already.
+        """
         path = Path(image_filename)
         uid = _series_of(path)
         if not uid:
@@ -101,28 +111,29 @@ class DicomFolderDatastore(DicomDatastore):
         name = str(read_attributes(path).get("SOPInstanceUID") or "")
         if not is_uid(name):
             raise ImageError(f"{path.name} has no SOPInstanceUID", "export it again from the archive")
+        known = self._series[uid].files if uid in self else []
+        if any(read_attributes(file).get("SOPInstanceUID") == name for file in known):
+            raise ImageError(f"the instance {name} is there already", "ask about the series that it belongs to")
         write_durably(self._studies / ADDED / f"{name}.dcm", path.read_bytes())
         self.refresh()
         return uid
 
     def _found(self, image_id: str) -> _Series:
-        if image_id not in self._series:
-            self.refresh()
-        if image_id not in self._series:
+        if image_id not in self:
             raise UnknownSeries(f"there is no series {image_id[:64]!r} here", "ask for one of the listed images")
         return self._series[image_id]
 
 
-def holds_dicom(studies: Path) -> bool:
-    """Say whether a folder or one below it holds a DICOM image."""
-    return any(_series_of(path) for path in studies.rglob("*") if path.is_file())
+def is_dicom(path: Path) -> bool:
+    """Say whether a file is DICOM, by its first bytes."""
+    with path.open("rb") as stream:
+        return kind_of(stream.read(HEAD_BYTES)) == "DICOM"
 
 
 def _series_of(path: Path) -> str:
     """Return a file's SeriesInstanceUID; an empty string for what is not a DICOM image, or damaged (logged)."""
-    with path.open("rb") as stream:
-        if kind_of(stream.read(HEAD_BYTES)) != "DICOM":
-            return ""
+    if not is_dicom(path):
+        return ""
     try:
         header: Dataset = read_header(path)
     except ImageError as error:
