@@ -34,15 +34,19 @@ def write_mask(mask: NDArray[np.bool_], picture: Picture, image: StoredImage, pa
     return write_volume_mask(picture.mask_in_volume(mask), image, path, frame)
 
 
-def write_volume_mask(volume: NDArray[Any], image: StoredImage, path: Path, frame: int = 0) -> Path:
+def write_volume_mask(
+    volume: NDArray[Any], image: StoredImage, path: Path, frame: int = 0, segment: str = "target"
+) -> Path:
     """Save a mask that lies in the image's own grid already.
 
     Args:
         volume: (i, j, k) as the image's values, zeros and ones; its type is the file's.
         image: the image that it lies over.
         path: .nii, .nii.gz or .nrrd hold the whole grid, with the geometry of the image (none where the image has
-            none); .png holds one frame, 0 and 255, columns and rows as stored, and is not for volumes.
+            none); .seg.nrrd is a segmentation of 3D Slicer; .png holds one frame, 0 and 255, columns and rows as
+            stored, and is not for volumes.
         frame: which k a .png holds.
+        segment: what a .seg.nrrd calls it.
 
     Returns:
         `path`.
@@ -57,7 +61,7 @@ def write_volume_mask(volume: NDArray[Any], image: StoredImage, path: Path, fram
         if name.endswith((".nii", ".nii.gz")):
             _write_nifti(volume, image, path)
         elif name.endswith(".nrrd"):
-            _write_nrrd(volume, image, path)
+            _write_nrrd(volume, image, path, _slicer_segment(volume, segment) if name.endswith(".seg.nrrd") else {})
         elif name.endswith(".png"):
             _write_png(volume[:, :, frame], image, path)
         else:
@@ -102,10 +106,24 @@ def _is_orthogonal(affine: Matrix) -> bool:
     return bool(np.allclose(directions.T @ directions, np.eye(3), atol=1e-4))
 
 
-def _write_nrrd(volume: NDArray[Any], image: StoredImage, path: Path) -> None:
+def _slicer_segment(volume: NDArray[Any], name: str) -> dict[str, object]:
+    """The fields by which Slicer knows one segment (Modules/Loadable/Segmentations, vtkMRMLSegmentationStorageNode)."""
+    i, j, k = (size - 1 for size in volume.shape)
+    return {
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+        "Segment0_ID": "Segment_1",
+        "Segment0_Name": " ".join(name.split()),
+        "Segment0_LabelValue": "1",
+        "Segment0_Layer": "0",
+        "Segment0_Extent": f"0 {i} 0 {j} 0 {k}",
+    }
+
+
+def _write_nrrd(volume: NDArray[Any], image: StoredImage, path: Path, more: dict[str, object]) -> None:
     import nrrd
 
-    header: dict[str, object] = {"encoding": "gzip", "kinds": ["domain"] * 3}
+    header: dict[str, object] = {"encoding": "gzip", "kinds": ["domain"] * 3, **more}
     if image.index_to_lps is None:
         header["spacings"] = list(image.pixel_size)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nibabel
+import nrrd
 import numpy as np
 import pydicom.data
 import pytest
@@ -152,6 +153,15 @@ def test_a_mask_of_many_slices_keeps_its_place_and_its_type(ending: str, tmp_pat
     np.testing.assert_allclose((image.index_to_lps @ [3.0, 1.5, 2.0, 1])[:3], here, atol=1e-4)
     with pytest.raises(ImageError, match="does not fit"):
         write_volume_mask(chosen[:-1], image, tmp_path / f"mask{ending}")
+
+
+def test_a_segmentation_of_slicer_names_its_segment(tmp_path: Path) -> None:
+    image = open_image(volume(tmp_path))
+    path = write_volume_mask(np.ones(image.shape, np.uint8), image, tmp_path / "mask.seg.nrrd", segment="optic\ndisc")
+    header = nrrd.read_header(str(path))
+    assert (header["Segment0_Name"], header["Segment0_LabelValue"]) == ("optic disc", "1")
+    assert header["Segment0_Extent"] == "0 10 0 8 0 6"
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).all()
 
 
 def opened_with_picture(path: Path) -> tuple[StoredImage, Picture]:

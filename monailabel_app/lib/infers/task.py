@@ -84,11 +84,12 @@ class AnsweringTask(InferTask):
         opened = time.perf_counter()
         answered = self.answer(wish, image)
         done = time.perf_counter()
-        mask = _write(answered, image, ending, numbers)
+        name = str(wish.get("label") or answered.result.target or UNNAMED)[:200]
+        mask = _write(answered, image, ending, numbers, name)
         end = time.perf_counter()
         latencies = {"pre": opened - start, "infer": done - opened, "post": end - done, "total": end - start}
         params: dict[str, Any] = json.loads(answered.result.to_json())  # plain numbers; refuses NaN
-        params["label_names"] = {str(wish.get("label") or answered.result.target or UNNAMED)[:200]: 1}
+        params["label_names"] = {name: 1}
         params["latencies"] = {stage: round(seconds, 4) for stage, seconds in latencies.items()}
         logger.info("%s answered: absent %s, %.2f s", type(self).__name__, answered.result.absent, end - start)
         return str(mask), params
@@ -99,12 +100,12 @@ def _first_choices(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value[0] if isinstance(value, list) else value for name, value in config.items()}
 
 
-def _write(answered: Answered, image: StoredImage, ending: str, numbers: str) -> Path:
+def _write(answered: Answered, image: StoredImage, ending: str, numbers: str, segment: str) -> Path:
     handle, name = tempfile.mkstemp(prefix="mask-", suffix=ending)
     os.close(handle)
     path = Path(name)
     try:
-        return write_volume_mask(answered.volume.astype(numbers, copy=False), image, path, answered.frame)
+        return write_volume_mask(answered.volume.astype(numbers, copy=False), image, path, answered.frame, segment)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
