@@ -83,7 +83,12 @@ class Batches:
         return prompt, answer
 
 
-def make_trainer(config: FinetuneConfig, start: Start, run: Path) -> Teacher:
+def make_arguments(config: FinetuneConfig, run: Path) -> TrainingArguments:
+    """Translate the configuration into transformers'."""
+    return TrainingArguments(**common_arguments(config, run))
+
+
+def make_trainer(config: FinetuneConfig, start: Start, arguments: TrainingArguments) -> Teacher:
     """Put model and data together."""
     model = start.model
     lora = adapters(config)
@@ -92,21 +97,19 @@ def make_trainer(config: FinetuneConfig, start: Start, run: Path) -> Teacher:
         model = get_peft_model(model, lora)
         if config.recompute:
             model.enable_input_require_grads()
-    trainer = Teacher(
+    return Teacher(
         model=model,
-        args=TrainingArguments(**common_arguments(config, run)),
+        args=arguments,
         data_collator=Batches(start.processor, start.model.config, config.max_tokens),
         train_dataset=Lessons(start.train),
         eval_dataset=None if start.validation is None else Lessons(start.validation),
         processing_class=start.processor,
         callbacks=[TimeLimit(config.minutes)],
     )
-    trainer.keep = config.keep
-    return trainer
 
 
 def main(argv: list[str] | None = None) -> None:
-    command("finetune", FinetuneConfig, make_trainer, __doc__, argv)
+    command("finetune", FinetuneConfig, make_arguments, make_trainer, __doc__, argv)
 
 
 if __name__ == "__main__":

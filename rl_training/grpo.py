@@ -124,7 +124,7 @@ def check_prompts(canvas: Canvas, processor: Any, merge: int, most: int) -> None
             )
 
 
-def arguments(config: GrpoConfig, run: Path) -> TrlArguments:
+def make_arguments(config: GrpoConfig, run: Path) -> TrlArguments:
     """Translate the configuration into TRL's."""
     world, vllm = devices(), config.vllm
     accumulation = config.accumulation(world)
@@ -158,26 +158,24 @@ def arguments(config: GrpoConfig, run: Path) -> TrlArguments:
     )
 
 
-def make_trainer(config: GrpoConfig, start: Start, run: Path) -> Policy:
+def make_trainer(config: GrpoConfig, start: Start, arguments: TrlArguments) -> Policy:
     """Put model, data and rewards together."""
     merge = start.model.config.vision_config.spatial_merge_size
     check_prompts(start.train, start.processor, merge, config.max_prompt)
-    trainer = Policy(
+    return Policy(
         model=start.model,
         reward_funcs=reward_functions(config),
-        args=arguments(config, run),
+        args=arguments,
         train_dataset=lazy_dataset(start.train),
         eval_dataset=None if start.validation is None else lazy_dataset(start.validation),
         processing_class=start.processor,
         peft_config=adapters(config),
         callbacks=[TimeLimit(config.minutes, config.updates_per_generation)],
     )
-    trainer.keep = config.keep
-    return trainer
 
 
 def main(argv: list[str] | None = None) -> None:
-    command("grpo", GrpoConfig, make_trainer, __doc__, argv)
+    command("grpo", GrpoConfig, make_arguments, make_trainer, __doc__, argv)
 
 
 if __name__ == "__main__":

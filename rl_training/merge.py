@@ -4,7 +4,7 @@ python -m rl_training.merge RUN --output FOLDER [--checkpoint checkpoint-480] [-
 
 Adapters are merged into the folder the run started from, ZeRO's shards are gathered, a plain checkpoint is copied. The
 folder holds safetensors, tokenizer, processor, chat template, the reasoner's card (instruction and schema version) and
-training.json: configuration, data and last figures of the run.
+training.json: configuration, data and last figures of the run, beside the data card of rl_training.prepare.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medreasoner.contract.errors import CheckpointError
 from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.quantised import save_quantised
 from rl_training.checkpoints import is_whole, last_whole
-from rl_training.stage import RUN_FILE
+from rl_training.stage import DATA_CARDS, RUN_FILE
 from rl_training.starting import copy_processor
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -70,6 +70,9 @@ def merge(
     copy_processor(start, part)
     card.save(part)
     (part / TRAINING_FILE).write_text(json.dumps(_training(about, run, chosen), indent=2) + "\n", encoding="utf-8")
+    for name in DATA_CARDS:
+        if (run / name).is_file():
+            shutil.copy(run / name, part / name)
     part.rename(output)
     return chosen
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Stage)
 RUN_FILE = "run.json"
+DATA_CARDS = ("data_card.json", "DATA_CARD.md")  # of rl_training.prepare
 DEEPSPEED = Path(__file__).parent / "configs" / "deepspeed"
 
 
@@ -50,7 +52,8 @@ class Start:
 def command(
     name: str,
     kind: type[S],
-    make_trainer: Callable[[S, Start, Path], Any],
+    make_arguments: Callable[[S, Path], Any],
+    make_trainer: Callable[[S, Start, Any], Any],
     description: str | None,
     argv: list[str] | None,
 ) -> None:
@@ -66,8 +69,10 @@ def command(
             print_plan(config, given.data)
         if given.dry_run:
             return
-        start = open_start(config, given.data, given.output)
-        trainer = make_trainer(config, start, given.output)
+        arguments = make_arguments(config, given.output)  # before the model: under ZeRO-3 it is loaded in parts
+        start = open_start(config, given.data, given.output, arguments)
+        trainer = make_trainer(config, start, arguments)
+        trainer.keep = config.keep
         if trainer.accelerator.is_main_process:
             write_run(name, config, start, given.data, given.output)
         train(trainer, given.output)
@@ -99,20 +104,30 @@ def attention_of(config: Stage) -> str:
     return "flash_attention_2" if flash and config.precision == "bf16" else "sdpa"
 
 
-def open_start(config: Stage, data: Path, run: Path) -> Start:
+def open_start(config: Stage, data: Path, run: Path, arguments: Any) -> Start:
     """Load model, processor and rows; raises `MedReasonerError` for whatever of it cannot be used."""
     given = find_folder(config.reasoner)
     card = stage_card(config, given)
     train, validation = canvases(config, data, card)
-    run.mkdir(parents=True, exist_ok=True)
-    folder = plain_folder(given, run)
+    with arguments.main_process_first(local=False, desc="unpack the starting folder"):
+        run.mkdir(parents=True, exist_ok=True)
+        folder = plain_folder(given, run)
+    model = load_model(config, folder)
+    return Start(folder, card, model, AutoProcessor.from_pretrained(folder), train, validation)
+
+
+def load_model(config: Stage, folder: Path) -> Any:
+    """Load a plain folder in the precision that the configuration trains in."""
+    if config.deepspeed:
+        import deepspeed
+
+        deepspeed.init_distributed()  # transformers does it on GPUs only; the model is loaded in parts of this world
     half = config.precision == "bf16" and torch.cuda.is_available()
     # without DeepSpeed the trained weights themselves must be fp32; frozen ones under adapters need not
     dtype = torch.bfloat16 if half and (config.deepspeed or config.lora) else torch.float32
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
     )
-    return Start(folder, card, model, AutoProcessor.from_pretrained(folder), train, validation)
 
 
 def canvases(config: Stage, data: Path, card: ReasonerCard) -> tuple[Canvas, Canvas | None]:
@@ -210,6 +225,9 @@ def write_run(stage: str, config: Stage, start: Start, data: Path, run: Path) ->
     }
     (run / RUN_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     start.card.save(run)
+    for name in DATA_CARDS:
+        if (data / name).is_file():
+            shutil.copy(data / name, run / name)
 
 
 def data_facts(data: Path, start: Start) -> dict[str, Any]:

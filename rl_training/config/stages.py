@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,7 @@ class Vllm:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(ABC):
     """What both stages share.
 
     `reasoner` is what `medreasoner ask --reasoner` takes: "embedded", a folder's name or path. `shape` stands for it in
@@ -72,9 +73,9 @@ class Stage:
     gpu_memory_gb: float = 80.0
 
     @property
+    @abstractmethod
     def examples_per_update(self) -> int:
         """Examples, or completions, whose gradients make one update, all devices together."""
-        raise TypeError("only a stage has a batch")
 
     def accumulation(self, devices: int) -> int:
         """Return how many micro-batches of each device make one update.

@@ -136,7 +136,7 @@ def test_bad_input_names_the_row(made: tuple[Path, Path], tmp_path: Path, capsys
 
 def test_the_papers_batch_is_translated(tmp_path: Path) -> None:
     """Batch 128, mini-batch 64, group 16 on one device, a completion at a time: 2,048 completions, two updates."""
-    made = grpo.arguments(GrpoConfig("x", precision="fp32"), tmp_path)
+    made = grpo.make_arguments(GrpoConfig("x", precision="fp32"), tmp_path)
     assert (made.generation_batch_size, made.num_generations) == (2048, 16)
     assert (made.gradient_accumulation_steps, made.steps_per_generation) == (1024, 2048)
     assert (made.beta, made.epsilon, made.learning_rate, made.temperature) == (0.01, 0.2, 1e-6, 1.0)

@@ -40,6 +40,14 @@ def test_ask_opens_the_merged_folder(runs: Path, tmp_path: Path) -> None:
     assert "confidence" in result.output
 
 
+def test_evaluate_takes_the_merged_folder(runs: Path, tmp_path: Path) -> None:
+    given = ["evaluate", str(runs / "data"), "--split", "val", "--reasoner", str(runs / "merged"), "--limit", "2"]
+    result = CliRunner().invoke(app, [*given, "--no-oracle", "--device", "cpu", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["about"]["reasoner"] == "smoke"
+
+
 def test_the_merged_folder_says_what_it_is(runs: Path) -> None:
     card = ReasonerCard.of(runs / "merged")
     assert (card.name, card.dialect, card.quantised, card.canvas) == ("smoke", "strict", "", 56)
