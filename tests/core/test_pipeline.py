@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,6 +57,15 @@ def test_gallstones_are_not_in_an_eye(pipeline: GroundingPipeline, retina: Pictu
     result = pipeline.result(grounding, retina)
     assert result.box is None
     assert result.points_ijk is None
+
+
+@pytest.mark.parametrize(("doubt", "absent"), [(9.0, True), (-9.0, False)])
+def test_doubt_from_the_wording_reaches_the_verdict(
+    pipeline: GroundingPipeline, retina: Picture, monkeypatch: pytest.MonkeyPatch, doubt: float, absent: bool
+) -> None:
+    reader = SimpleNamespace(doubts=lambda _: {"This is a fundus photograph.": doubt, "This is a mammogram.": -doubt})
+    monkeypatch.setattr(pipeline.reasoner, "_wording", reader)
+    assert pipeline.ground("Where is the optic disc?", retina).absent is absent
 
 
 def test_result_speaks_every_coordinate_system(pipeline: GroundingPipeline, retina: Picture) -> None:
