@@ -61,7 +61,9 @@ def make_folder(folder: Path) -> Path:
         scan.PixelData = (stored[part] + rng.integers(-20, 21, (SIDE, SIDE))).astype(stored.dtype).tobytes()
         scan.Rows = scan.Columns = SIDE
         scan.PatientID = f"practice-{number:02d}"
-        scan.SOPInstanceUID = scan.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[scan.PatientID])
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            setattr(scan, keyword, generate_uid(entropy_srcs=[scan.PatientID, keyword]))
+        scan.file_meta.MediaStorageSOPInstanceUID = scan.SOPInstanceUID
         image = f"images/{number:02d}.dcm"
         scan.save_as(folder / image)
         for target, wordings in QUESTIONS.items():

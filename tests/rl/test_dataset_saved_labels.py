@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from medreasoner.contract.label import LabelRecord
@@ -84,7 +85,7 @@ def test_labels_of_dicom_series_find_their_folder(tmp_path: Path) -> None:
     image = open_image(folder)
     picture = image.picture()
     write_mask(picture.pixels[..., 0] > 200, picture, image, tmp_path / "mask.nii.gz")
-    uid = "1.3.6.1.4.1.5962.1.3.1.1.20040119072730.12322"  # SeriesInstanceUID of CT_small
+    uid = str(pydicom.dcmread(folder / "a", stop_before_pixels=True).SeriesInstanceUID)
     record = replace(RECORD, axis="stored", slice_index=0, window=None)
     shelf = LabelShelf(tmp_path / "studies" / SHELF)
     content = {"mask.nii.gz": (tmp_path / "mask.nii.gz").read_bytes()}
