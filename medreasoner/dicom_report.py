@@ -17,7 +17,7 @@ from pydicom.uid import generate_uid
 from medreasoner import __version__
 from medreasoner.contract.answer import Box, Point
 from medreasoner.contract.label import LabelRecord
-from medreasoner.dicom_seg import MAKER, SERIES_OFFSET, algorithm, coded, label_of, scheme_items
+from medreasoner.dicom_seg import MAKER, SERIES_OFFSET, algorithm, coded, label_of, scheme_items, short_text
 from medreasoner.dicom_sources import UTF_8, SourceFrame, name_sources, source_frames
 from medreasoner.imaging import StoredImage
 from medreasoner.picture import Picture
@@ -70,10 +70,18 @@ def report(
         observation_context=_observers(record), procedure_reported=coded(IMAGING), imaging_measurements=[group]
     )
     measurements[0].ContentSequence.append(sr.TextContentItem(coded(COMMENT), RESEARCH_ONLY, CONTAINS))
-    kind = sr.ComprehensiveSR if level is not None else sr.Comprehensive3DSR
-    result = kind(
-        evidence=[source.stand_in] + ([segmentation] if segmentation is not None else []),
-        content=measurements[0],
+    result = _document(measurements[0], source, segmentation, record, flat=level is not None)
+    name_sources(result, [source])
+    result.SpecificCharacterSet = UTF_8
+    return result
+
+
+def _document(
+    content: Dataset, source: SourceFrame, segmentation: Dataset | None, record: LabelRecord, flat: bool
+) -> sr.ComprehensiveSR | sr.Comprehensive3DSR:
+    return (sr.ComprehensiveSR if flat else sr.Comprehensive3DSR)(
+        evidence=[source.stand_in] + ([] if segmentation is None else [segmentation]),
+        content=content,
         series_instance_uid=generate_uid(),
         series_number=source.stand_in.SeriesNumber + 2 * SERIES_OFFSET,
         sop_instance_uid=generate_uid(),
@@ -82,12 +90,9 @@ def report(
         manufacturer_model_name=MAKER,
         software_versions=__version__,
         is_complete=True,
-        series_description=f"{MAKER}: {label_of(record.target)}"[:64],
+        series_description=short_text(f"{MAKER}: {label_of(record.target)}"),
         coding_schemes=scheme_items(),
     )
-    name_sources(result, [source])
-    result.SpecificCharacterSet = UTF_8
-    return result
 
 
 def _stored_slice(picture: Picture) -> int | None:
@@ -148,7 +153,7 @@ def _observers(record: LabelRecord) -> sr.ObservationContext:
     device = sr.DeviceObserverIdentifyingAttributes(uid, name=MAKER, manufacturer_name=MAKER, model_name=__version__)
     person = None
     if record.author:
-        name = sr.PersonObserverIdentifyingAttributes(f"{record.author}^")
+        name = sr.PersonObserverIdentifyingAttributes(f"{short_text(record.author)}^")
         person = sr.ObserverContext(coded(Code("121006", "DCM", "Person")), name)
     return sr.ObservationContext(
         observer_person_context=person,

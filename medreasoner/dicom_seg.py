@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from medreasoner.imaging import StoredImage
 from medreasoner.terminology import OWN_SCHEME, Code, coding_of
 
 MAKER = "MedReasoner"
-LABEL_CHARACTERS = 64  # of the value representation LO
+LABEL_CHARACTERS = 62  # LO and PN end at 64
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 SERIES_OFFSET = 1000  # keeps the new series apart from the scanner's
 
@@ -80,7 +81,7 @@ def algorithm(record: LabelRecord) -> AlgorithmIdentificationSequence:
     """Name the two models that made an answer, with this project's version and the reasoner's hash."""
     names = [model["name"] for model in (record.reasoner, record.expert) if model.get("name")]
     return AlgorithmIdentificationSequence(
-        name=" + ".join(names)[:LABEL_CHARACTERS],
+        name=short_text(" + ".join(names)),
         family=coded(ARTIFICIAL_INTELLIGENCE),
         version=f"{__version__}+{record.reasoner.get('sha256', '')[:12]}".rstrip("+"),
         source=MAKER,
@@ -99,7 +100,12 @@ def coded(code: Code) -> CodedConcept:
 
 def label_of(target: str) -> str:
     """Name a target for people; never empty."""
-    return (target or "finding")[:LABEL_CHARACTERS]
+    return short_text(target) or "finding"
+
+
+def short_text(text: str) -> str:
+    """Make a text fit the value representations LO and PN, where a backslash would part it into two values."""
+    return " ".join(re.sub(r"[\\^=\x00-\x1f]", " ", text).split())[:LABEL_CHARACTERS]
 
 
 def _built(
@@ -121,8 +127,8 @@ def _built(
         device_serial_number=record.reasoner.get("sha256", "")[:16] or "none",
         content_label="MEDREASONER",
         content_description=title,
-        content_creator_name=f"{record.author or MAKER}^",
-        series_description=f"{MAKER}: {title}"[:LABEL_CHARACTERS],
+        content_creator_name=f"{short_text(record.author) or MAKER}^",
+        series_description=short_text(f"{MAKER}: {title}"),
         coding_schemes=scheme_items(),
     )
 

@@ -27,7 +27,7 @@ class Coding:
     """How a DICOM segment or report says what was found.
 
     Attributes:
-        category: kind of thing: anatomy, abnormality, body substance or object.
+        category: kind of thing: anatomy, tissue, abnormality, body substance or object.
         kind: the thing itself.
         modifier: side (left, right) or part (anterior, posterior) of it, or None.
         region: the body part it lies in, where `kind` does not say, or None.
@@ -49,6 +49,7 @@ def _own(value: str, meaning: str) -> Code:
 
 ANATOMY = _snomed("123037004", "Anatomical Structure")
 ABNORMAL = _snomed("49755003", "Morphologically Altered Structure")
+TISSUE = _snomed("85756007", "Tissue")
 SUBSTANCE = _snomed("91720002", "Body Substance")
 OBJECT = _snomed("260787004", "Physical object")
 LEFT, RIGHT = _snomed("7771000", "Left"), _snomed("24028007", "Right")
@@ -139,7 +140,7 @@ _CODINGS = {
     "optic cup": Coding(ANATOMY, _own("OPTIC_CUP", "Optic cup"), region=_OPTIC_DISC),
     "portal and splenic vein": Coding(ANATOMY, _own("PORTOSPLENIC", "Portal vein and splenic vein")),
     "retinal nerve fibre layer": Coding(ANATOMY, _own("RNFL", "Retinal nerve fiber layer"), region=_RETINA),
-    "retinal vessels": Coding(ANATOMY, _snomed("59820001", "Blood vessel"), region=_RETINA),
+    "retinal vessels": Coding(TISSUE, _snomed("59820001", "Blood vessel"), region=_RETINA),
     "white blood cell nucleus": Coding(ANATOMY, _own("LEUKO_NUCLEUS", "Nucleus of leukocyte")),
 }
 

@@ -206,6 +206,15 @@ def test_who_drew_it(tmp_path: Path, record: LabelRecord, kind: str) -> None:
     assert saved(marked(image, 2), image, tmp_path / "s", record).SegmentSequence[0].SegmentAlgorithmType == kind
 
 
+def test_names_with_dicoms_own_separators_stay_one_value(tmp_path: Path) -> None:
+    image = open_image(projection(tmp_path, "CR"))
+    record = LabelRecord("", absent=False, axis="stored", slice_index=0, target="a\\b " * 40, author="CLINIC\\jane^x=y")
+    read = saved(marked(image, 0), image, tmp_path / "seg.dcm", record)
+    assert read.ContentCreatorName == "CLINIC jane x y^"
+    assert read.SegmentSequence[0].SegmentLabel == ("a b " * 40)[:62].strip()
+    assert read.SeriesDescription.startswith("MedReasoner: a b a b")
+
+
 def test_targets_without_a_code_get_a_declared_private_one(tmp_path: Path) -> None:
     image = open_image(projection(tmp_path, "OP"))
     record = LabelRecord("", absent=False, axis="stored", slice_index=0, target="optic cup")
