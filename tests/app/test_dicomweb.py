@@ -210,6 +210,7 @@ def test_an_archive_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ArchiveError, match="cannot be reached") as caught:
         store.list_images()
     assert kind_and_status(caught.value) == ("ArchiveError", 502)
+    assert store.status()["unreachable"] == caught.value.what  # and the server starts all the same
 
 
 class _Odd(BaseHTTPRequestHandler):

@@ -23,7 +23,7 @@ from medreasoner.contract.wire import GroundingResult
 from monailabel_app.lib.datastore.archive import Archive
 from monailabel_app.lib.settings import Settings
 from tests.app.orthanc import PASSWORD, USER, orthanc
-from tests.app.server import RunningServer, running
+from tests.app.server import RunningServer, free_port, running
 from tests.dicom_files import ALIGNED, projection, series
 
 QUESTION = "Which paired organ makes the urine of Mrs Miller?"
@@ -160,3 +160,14 @@ def test_the_log_names_neither_patient_nor_question(clinic: Clinic) -> None:
     assert "CompressedSamples" not in clinic.server.log
     assert "Miller" not in clinic.server.log
     assert PASSWORD not in clinic.server.log
+
+
+@pytest.mark.nightly  # one more server
+def test_a_server_starts_while_its_archive_is_away(tmp_path: Path) -> None:
+    folders = {"XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    url = f"http://127.0.0.1:{free_port()}/dicom-web"
+    with running(url, tmp_path / "run", "dicomweb_timeout=3", environment=folders) as server, server.client() as client:
+        assert "cannot be reached" in client.get("/info/").json()["datastore"]["unreachable"]
+        params = {"params": json.dumps({"question": QUESTION})}
+        reply = client.post("/infer/medreasoner", params={"image": "1.2.3", "output": "json"}, data=params)
+        assert (reply.status_code, reply.json()["kind"]) == (502, "ArchiveError")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -13,13 +14,14 @@ from pydicom.dataset import Dataset
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.imaging.dicom_dataset import read_attributes
-from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries, is_uid
+from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries, ArchiveError, is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 from monailabel_app.lib.datastore.series_cache import SeriesCache
 from monailabel_app.lib.datastore.shelved import FINAL
 from monailabel_app.lib.settings import Settings
 
+log = logging.getLogger(__name__)
 LISTING_SECONDS = 5.0  # one question to the server lists the series several times
 MEGABYTE = 10**6
 
@@ -75,6 +77,14 @@ class DicomWebDatastore(DicomDatastore):
             "StudyInstanceUID": entry.study,
             "instances": entry.instances,
         }
+
+    def status(self) -> dict[str, Any]:
+        """Count series and labels; where the archive is away, say so, for the server starts and describes itself."""
+        try:
+            return super().status()
+        except ArchiveError as error:
+            log.warning("%s", error.what)
+            return {"total": 0, "completed": 0, "label_tags": {}, "unreachable": error.what}
 
     def publish(self, datasets: list[Dataset]) -> None:
         if datasets:
