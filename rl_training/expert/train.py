@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from types import SimpleNamespace
 
 import numpy as np
@@ -149,7 +150,7 @@ class Tuning:
                 for mine, saved in zip([*self.live, *self.average], [*state["live"], *state["average"]], strict=True):
                     mine.copy_(saved)
             self.step, self.elapsed = state["step"], state["elapsed"]
-        except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, UnpicklingError) as error:
             raise CheckpointError(f"{path} is not a state of this training", "remove it to begin anew") from error
 
 

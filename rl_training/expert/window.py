@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from medreasoner.expert.litemedsam import Look
 
 _TOKEN = 4  # canvas pixels a token, and logits a token
-_MARGIN = 0.5  # of the box's longer side, on each side
-_LEAST = 16.0  # canvas pixels of margin
+_MARGIN = 0.35  # of the box's longer side, on each side
+_LEAST = 12.0  # canvas pixels of margin
 
 
 @dataclass(frozen=True)

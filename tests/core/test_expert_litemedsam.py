@@ -32,7 +32,7 @@ COINS = Path(skimage.__file__).parent / "data" / "coins.png"
 
 @pytest.fixture(scope="module")
 def expert() -> SegmentationExpert:
-    return load_expert()
+    return load_expert("litemedsam")
 
 
 def grey(levels: NDArray[np.generic]) -> Picture:
