@@ -21,6 +21,7 @@ from medreasoner import __version__
 from medreasoner.console import errors_for_people, exit_code, out, tell
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.wire import AXES, checked_question
+from medreasoner.expert import DEFAULT_EXPERT
 
 if TYPE_CHECKING:
     from medreasoner.evaluation.run import Examiner, Outcome
@@ -47,7 +48,7 @@ def ask_command(
     axis: Annotated[str | None, typer.Option("--axis", help=", ".join(AXES))] = None,
     window: Annotated[tuple[float, float] | None, typer.Option("--window", help="centre and width")] = None,
     reasoner: ReasonerOption = "embedded",
-    expert: ExpertOption = "litemedsam",
+    expert: ExpertOption = DEFAULT_EXPERT,
     device: DeviceOption = None,
     folder: OutOption = Path("medreasoner-answers"),
 ) -> None:
@@ -95,7 +96,7 @@ def evaluate_command(
     data: Annotated[Path, typer.Argument(help="a collection in umrg-mini's layout (docs/evaluation.md)")],
     split: Annotated[str, typer.Option(help="train, val or test")] = "test",
     reasoner: ReasonerOption = "embedded",
-    expert: ExpertOption = "litemedsam",
+    expert: ExpertOption = DEFAULT_EXPERT,
     device: DeviceOption = None,
     folder: OutOption = Path("medreasoner-evaluation"),
     limit: Annotated[int | None, typer.Option(min=1, help="only this many cases, evenly spread")] = None,
@@ -200,7 +201,7 @@ def viewer_command(
     port: Annotated[int, typer.Option(help="on this machine only; 0 takes a free one")] = 8080,
     browser: Annotated[bool, typer.Option(help="open the page at once")] = True,
     reasoner: ReasonerOption = "embedded",
-    expert: ExpertOption = "litemedsam",
+    expert: ExpertOption = DEFAULT_EXPERT,
     device: DeviceOption = None,
     folder: OutOption = Path("medreasoner-answers"),
 ) -> None:

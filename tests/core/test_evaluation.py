@@ -18,6 +18,7 @@ from medreasoner.evaluation.naming import names
 from medreasoner.evaluation.questions import part
 from medreasoner.evaluation.report import summary
 from medreasoner.evaluation.run import Outcome, prior_boxes
+from medreasoner.expert import DEFAULT_EXPERT
 from tests.collection import make_collection
 
 GOOD = Outcome(
@@ -55,7 +56,7 @@ def test_command_writes_table_files_and_page(tmp_path: Path) -> None:
     assert report["summary"]["parsed"]["mean"] == 1.0
     assert report["summary"]["box_iou"]["mean"] > 0.5  # a centred crop of an optic disc
     assert report["summary"]["oracle_dice"]["mean"] > 0.6
-    assert report["about"]["expert"] == "litemedsam"
+    assert report["about"]["expert"] == DEFAULT_EXPERT
     rows = list(csv.DictReader((out / "cases.csv").open()))
     assert len(rows) == 3
     page = (out / "index.html").read_text()
