@@ -148,7 +148,7 @@ def test_nothing_but_slicers_own_packages_is_imported() -> None:
 def test_client_and_geometry_need_neither_slicer_nor_qt() -> None:
     code = "import sys; sys.modules['slicer'] = sys.modules['qt'] = sys.modules['vtk'] = None\n"
     code += f"sys.path.insert(0, {str(MODULE)!r})\n"
-    code += "from MedReasonerLib import address, client, geometry, multipart, nrrd_file"
+    code += "from MedReasonerLib import address, client, geometry, multipart, nifti_header, nrrd_file"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -13,6 +13,7 @@ import pytest
 import slicer
 import slicer.util
 import slicerio
+from MedReasonerLib.nrrd_file import Mask, compressed_file
 from MedReasonerLib.scene import SceneAnswer, answers_in
 from MedReasonerLib.shown_slice import shown_in
 from scipy.spatial.transform import Rotation
@@ -160,7 +161,6 @@ def test_resampled_slices_hold_what_the_core_samples_there(scene: Application) -
 
 @pytest.mark.parametrize("kind", [np.int16, np.float32])
 def test_the_picture_sent_has_the_greys_on_screen(scene: Application, kind: type, tmp_path: Path) -> None:
-    from MedReasonerLib.nrrd_file import compressed_file
     from vtk.util.numpy_support import vtk_to_numpy
 
     from medreasoner.imaging import open_image
@@ -325,8 +325,6 @@ def test_answers_survive_saving_and_loading_the_scene(scene: Application, tmp_pa
 
 
 def test_undo_goes_back_by_one_change(scene: Application) -> None:
-    from MedReasonerLib.nrrd_file import Mask
-
     answer = phantom.answer(shown_in(scroll_to(scene, "Red", phantom.volume())))
     first, box = voxels(answer), answer.record.box
     assert not answer.can_undo
@@ -388,3 +386,24 @@ def test_answers_of_deleted_volumes_are_gone(scene: Application) -> None:
     scene.scene.RemoveNode(volume)
     assert not answer.exists
     assert answers_in(scene.scene) == []
+
+
+def test_the_surface_in_3d_follows_the_mask(scene: Application) -> None:
+    answer = phantom.answer(shown_in(scroll_to(scene, "Red", phantom.volume())))
+    node = answer.segmentation
+    assert node.CreateClosedSurfaceRepresentation()
+    before = surface_bounds(node)
+    moved = np.roll(voxels(answer), 5, axis=2)
+    answer.change("box", Mask.cropped(moved))
+    after = surface_bounds(node)
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface")
+    np.testing.assert_allclose(after[0] - before[0], 5 * phantom.SPACING[0], atol=0.2)
+
+
+def surface_bounds(node: object) -> tuple[float, ...]:
+    import vtk
+
+    surface = vtk.vtkPolyData()
+    assert node.GetClosedSurfaceRepresentation("answer", surface)
+    assert surface.GetNumberOfPoints() > 0
+    return surface.GetBounds()

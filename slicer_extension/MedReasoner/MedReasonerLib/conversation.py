@@ -20,7 +20,7 @@ from medreasoner.contract.label import LabelRecord
 from medreasoner.contract.wire import GroundingRequest, RegionRequest, checked_question
 from MedReasonerLib import client
 from MedReasonerLib.client import Answered, Aside, Call, Server, ServerError, ServerImage, Steps
-from MedReasonerLib.geometry import box_corners
+from MedReasonerLib.geometry import ACROSS, VIEWS, box_corners, index_axes
 from MedReasonerLib.multipart import Form
 from MedReasonerLib.nrrd_file import Mask, compressed_file, read_mask, write_form
 from MedReasonerLib.scene import SceneAnswer
@@ -76,6 +76,7 @@ class Conversation:
             record = record.edited("mask")
         if answer.shown.is_oblique:  # pixels of a plane that the stored image does not have
             record = replace(record, box=None, points=None)
+        record = _as_the_case_counts(record, volume)
         shape = volume.GetImageData().GetDimensions()
         file = yield from compressed_file(mask.full(shape), ijk_to_ras(volume))
         yield client.save_label(case, file, record)
@@ -137,13 +138,15 @@ class Conversation:
         return name
 
 
-def came_from(server: Server, volume: Any, case: str) -> None:
+def came_from(server: Server, volume: Any, case: str, is_turned: bool = False) -> None:
     """Remember that a volume is a case of a server, so that its labels are saved there.
 
-    Questions about it still send the voxels as Slicer has them: Slicer turns the slices of left-handed files round, and
-    the server's answer must lie in the grid that is on screen.
+    Questions about it still send the voxels as Slicer has them: the server's answer must lie in the grid on screen.
+
+    Args:
+        is_turned: Slicer has turned the file's slices round, so their numbers count from the other end.
     """
-    volume.SetAttribute(CASE, json.dumps({"address": server.address, "image": case}))
+    volume.SetAttribute(CASE, json.dumps({"address": server.address, "image": case, "turned": is_turned}))
 
 
 def region_by_hand(shown: ShownSlice, question: str) -> SceneAnswer:
@@ -173,6 +176,14 @@ def _key(server: Server, shown: ShownSlice) -> tuple[Any, ...]:
 def _case_of(volume: Any, server: Server) -> Optional[str]:
     case = json.loads(volume.GetAttribute(CASE) or "{}")
     return case.get("image") if case.get("address") == server.address else None
+
+
+def _as_the_case_counts(record: LabelRecord, volume: Any) -> LabelRecord:
+    """The record with the slice's number in the server's file; box and points are the same in both."""
+    is_turned = json.loads(volume.GetAttribute(CASE) or "{}").get("turned", False)
+    if not is_turned or record.axis not in VIEWS or index_axes(ijk_to_ras(volume))[ACROSS[record.axis]] != 2:
+        return record
+    return replace(record, slice_index=volume.GetImageData().GetDimensions()[2] - 1 - record.slice_index)
 
 
 def _still(answer: SceneAnswer) -> None:

@@ -19,7 +19,7 @@ VIEWS = {  # patient axis (0 left, 1 posterior, 2 superior) and sign of: picture
     "coronal": ((0, 1), (2, -1)),
     "sagittal": ((1, 1), (2, -1)),
 }
-_PERPENDICULAR = ("sagittal", "coronal", "axial")
+ACROSS = {"sagittal": 0, "coronal": 1, "axial": 2}  # the patient axis perpendicular to each view
 _SQUARE_TOLERANCE = 1.01
 _HALF_VOXEL = 0.5
 
@@ -95,7 +95,7 @@ def stored_slice(view_to_ijk: np.ndarray, ijk_to_ras: np.ndarray, shape: Any) ->
     number = int(np.floor(levels.mean() + 0.5 + 1e-6))
     if not 0 <= number < shape[through]:
         raise ValueError("the view lies outside the volume")
-    return _PERPENDICULAR[index_axes(ijk_to_ras).index(through)], number
+    return list(ACROSS)[index_axes(ijk_to_ras).index(through)], number
 
 
 def stored_plane(axis: str, number: int, ijk_to_ras: np.ndarray, shape: Any) -> PicturePlane:

@@ -71,7 +71,7 @@ def put_points(fiducials: Any, points: list[list[float]], plane: PicturePlane, t
     display = fiducials.GetDisplayNode()
     if display is not None:
         display.SetSelectedColor(*BOX_COLOUR)
-        display.SetGlyphScale(1.5)
+        display.SetGlyphScale(2.0)
         display.SetTextScale(2.0)
 
 

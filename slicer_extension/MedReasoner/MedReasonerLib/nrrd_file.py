@@ -19,7 +19,7 @@ from MedReasonerLib.multipart import Form
 
 Steps = Generator[None, None, Any]
 
-_STEP = 4 << 20  # bytes: some milliseconds each
+_STEP = 1 << 20  # bytes: some milliseconds each
 _TYPES = {
     "i1": "int8",
     "u1": "uint8",

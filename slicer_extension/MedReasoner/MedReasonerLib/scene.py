@@ -225,6 +225,7 @@ class SceneAnswer:
         if segmentation.GetSegment(SEGMENT) is None:
             node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
             segmentation.AddEmptySegment(SEGMENT, self.record.target or "answer", COLOUR)
+            node.GetDisplayNode().SetOpacity2DFill(0.35)  # what lies under the mask stays visible
         if not mask.count:
             slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(node, SEGMENT)
             return

@@ -19,6 +19,7 @@ from MedReasonerLib import client
 from MedReasonerLib.client import Server, Steps
 from MedReasonerLib.conversation import Conversation, came_from, region_by_hand
 from MedReasonerLib.network import Job, Progress
+from MedReasonerLib.nifti_header import is_left_handed
 from MedReasonerLib.scene import SceneAnswer
 from MedReasonerLib.shown_slice import ShownSlice
 
@@ -179,7 +180,7 @@ class Work:
             return "No case is left to label."
         case, file = found
         volume = slicer.util.loadVolume(str(file), {"name": case})
-        came_from(self.server, volume, case)
+        came_from(self.server, volume, case, is_left_handed(file.read_bytes()))
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         return f"Loaded {case}."
 

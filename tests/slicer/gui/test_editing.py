@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import nibabel
 import numpy as np
+import pytest
 import slicer
 
 from medreasoner.contract.label import LabelRecord
@@ -231,6 +233,31 @@ def test_the_next_case_is_loaded_and_its_label_saved_there(panel: Any, host: Any
     until(lambda: not panel.logic.is_busy)
     assert list(server.labels) == [case]
     assert server.count("PUT", "/datastore/image") == 1
+
+
+@pytest.mark.parametrize("left_handed", [False, True])
+def test_slices_of_a_case_are_numbered_as_in_its_file(
+    panel: Any, host: Any, server: Scripted, left_handed: bool
+) -> None:
+    affine = np.diag([-1.0, 1.0, 2.0 if left_handed else -2.0, 1.0])
+    nifti = nibabel.Nifti1Image(phantom.values().transpose(2, 1, 0), affine)
+    server.images["case"] = server.folder / "case.nii.gz"
+    nibabel.save(nifti, server.images["case"])
+    click(panel.ui.nextButton)
+    until(lambda: not panel.logic.is_busy)
+    volume = panel.panel.views.logic("Red").GetBackgroundLayer().GetVolumeNode()
+    stored = slicer.util.arrayFromVolume(volume)
+    assert np.array_equal(stored, phantom.values()[::-1] if left_handed else phantom.values())  # what Slicer does
+    volume.GetDisplayNode().SetAutoWindowLevel(False)
+    volume.GetDisplayNode().SetWindowLevel(400, 200)
+    host.views["Red"].GetSliceNode().SetSliceOffset(6 * affine[2, 2])
+    settle()
+    ask(panel, "Where is the block?")
+    assert panel.logic.current.mask.count > 0
+    click(panel.ui.saveButton)
+    until(lambda: not panel.logic.is_busy)
+    params, _ = server.labels["case"]
+    assert params["medreasoner"]["slice_index"] == 6
 
 
 def test_oblique_slices_are_refined_on_their_own_plane(panel: Any, host: Application, server: Scripted) -> None:

@@ -57,4 +57,9 @@ class Application:
         return logic
 
     def close_scene(self) -> None:
+        """As File, Close Scene; views go back to where they were at the start, for the next test."""
         self.scene.Clear(0)
+        for name, orientation in VIEWS.items():
+            node = self.views[name].GetSliceNode()
+            node.SetOrientation(orientation)
+            node.SetDimensions(*SIZE, 1)
