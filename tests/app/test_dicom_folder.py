@@ -54,6 +54,7 @@ def studies(tmp_path: Path) -> Path:
     shutil.copy(get_testdata_file("rtdose.dcm"), folder / "dose")
     (folder / "README.txt").write_text("not DICOM")
     (folder / "empty").write_bytes(b"")
+    (folder / "gone.dcm").symlink_to(folder / "nowhere")
     (folder / "cut.dcm").write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes()[:300])
     return folder
 

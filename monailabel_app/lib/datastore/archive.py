@@ -174,7 +174,7 @@ class Archive:
                 "check that the URL is its DICOMweb root",
             ) from error
         except requests.HTTPError as error:
-            status = error.response.status_code
+            status = error.response.status_code if error.response is not None else 0
             hint = "see the archive's log"
             if status in (401, 403):
                 hint = "check dicomweb_user and dicomweb_password, or dicomweb_token"

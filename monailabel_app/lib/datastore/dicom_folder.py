@@ -6,8 +6,11 @@ import logging
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -27,11 +30,17 @@ FRESH_SECONDS = 1.0  # one question to the server lists the images several times
 _INFO = ("Modality", "SeriesDescription", "StudyDate", "StudyInstanceUID")
 
 
+_Stamp = tuple[Path, int, int]  # path, time of change in ns, size in bytes: a file is read again when one differs
+
+
 @dataclass
 class _Series:
-    files: list[Path] = field(default_factory=list)
-    stamp: frozenset[tuple[Path, float, int]] = frozenset()
-    folder: Path | None = None
+    stamps: list[_Stamp]
+    folder: Path | None = None  # of links, made when someone asks for the series
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path, _, _ in self.stamps]
 
 
 class DicomFolderDatastore(DicomDatastore):
@@ -46,30 +55,21 @@ class DicomFolderDatastore(DicomDatastore):
         self._studies = studies
         self._links = tempfile.TemporaryDirectory(prefix="medreasoner-series-")
         self._series: dict[str, _Series] = {}
-        self._seen: dict[tuple[Path, float, int], str] = {}
+        self._seen: dict[_Stamp, str] = {}
         self._looking = threading.RLock()
         self.refresh()
 
     def refresh(self) -> None:
         """Look for new and changed files; those seen before are not opened again."""
         with self._looking:
-            series: dict[str, _Series] = {}
-            seen: dict[tuple[Path, float, int], str] = {}
-            for path in sorted(self._studies.rglob("*")):
-                if path.is_file() and LABELS not in path.relative_to(self._studies).parts:
-                    stat = path.stat()
-                    key = path, stat.st_mtime, stat.st_size
-                    seen[key] = self._seen[key] if key in self._seen else _series_of(path)
-                    if seen[key]:
-                        series.setdefault(seen[key], _Series()).files.append(path)
-            stamps: dict[str, set[tuple[Path, float, int]]] = {}
-            for key, uid in seen.items():
-                stamps.setdefault(uid, set()).add(key)
-            for uid, found in series.items():
-                found.stamp = frozenset(stamps[uid])
-                before = self._series.get(uid)
-                found.folder = before.folder if before is not None and before.stamp == found.stamp else None
-            self._series, self._seen, self._looked_at = series, seen, time.monotonic()
+            seen = {s: self._seen[s] if s in self._seen else _series_of(s[0]) for s in _stamps(self._studies)}
+            grouped: dict[str, list[_Stamp]] = {}
+            for stamp, uid in seen.items():
+                if uid:
+                    grouped.setdefault(uid, []).append(stamp)
+            before = {uid: known for uid, known in self._series.items() if known.stamps == grouped.get(uid)}
+            self._series = {uid: before.get(uid) or _Series(stamps) for uid, stamps in grouped.items()}
+            self._seen, self._looked_at = seen, time.monotonic()
 
     def __contains__(self, image_id: str) -> bool:
         """Whether there is such a series; looks again before it says no to what could be one."""
@@ -130,14 +130,24 @@ def is_dicom(path: Path) -> bool:
         return kind_of(stream.read(HEAD_BYTES)) == "DICOM"
 
 
+def _stamps(studies: Path) -> Iterator[_Stamp]:
+    """The files in a folder and below, but for labels and what has vanished meanwhile."""
+    for path in sorted(studies.rglob("*")):
+        if LABELS not in path.relative_to(studies).parts:
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                if S_ISREG(stat.st_mode):
+                    yield path, stat.st_mtime_ns, stat.st_size
+
+
 def _series_of(path: Path) -> str:
-    """Return a file's SeriesInstanceUID; an empty string for what is not a DICOM image, or damaged (logged)."""
-    if not is_dicom(path):
-        return ""
+    """Return a file's SeriesInstanceUID; an empty string for what is not a DICOM image, or cannot be read (logged)."""
     try:
+        if not is_dicom(path):
+            return ""
         header: Dataset = read_header(path)
-    except ImageError as error:
-        log.warning("leaving out %s: %s", path.name, error.what)
+    except (ImageError, OSError) as error:
+        log.warning("leaving out %s: %s", path.name, error.what if isinstance(error, ImageError) else error.strerror)
         return ""
     uid = str(header.get("SeriesInstanceUID") or "")
     if is_image(header) and not is_uid(uid):

@@ -31,16 +31,20 @@ class MixedFolderDatastore(LocalDatastore):
         return self._series.image_facts(image_id) if image_id in self._series else super().image_facts(image_id)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        store = self._series if is_dicom(Path(image_filename)) else super()
-        return store.add_image(image_id, image_filename, image_info)
+        if is_dicom(Path(image_filename)):
+            return self._series.add_image(image_id, image_filename, image_info)
+        return super().add_image(image_id, image_filename, image_info)
 
     def remove_image(self, image_id: str) -> None:
-        store = self._series if image_id in self._series else super()
-        store.remove_image(image_id)
+        if image_id in self._series:
+            self._series.remove_image(image_id)
+        else:
+            super().remove_image(image_id)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]) -> str:
-        store = self._series if image_id in self._series else super()
-        return store.save_label(image_id, label_filename, label_tag, label_info)
+        if image_id in self._series:
+            return self._series.save_label(image_id, label_filename, label_tag, label_info)
+        return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def refresh(self) -> None:
         self._series.refresh()
