@@ -20,7 +20,8 @@ from medreasoner.contract.errors import MedReasonerError
 from rl_training.checkpoints import SafeCheckpoints
 from rl_training.config import FinetuneConfig
 from rl_training.rows import Canvas
-from rl_training.stage import Start, TimeLimit, adapters, command, common_arguments
+from rl_training.running import command
+from rl_training.stage import Start, TimeLimit, adapters, common_arguments
 
 IGNORED = -100  # of cross-entropy
 

@@ -30,7 +30,8 @@ from rl_training.rewards import REWARDS, masks_from
 from rl_training.rewards.combining import Reward
 from rl_training.rewards.reading import scored
 from rl_training.rows import Canvas
-from rl_training.stage import Start, TimeLimit, adapters, command, common_arguments, devices
+from rl_training.running import command
+from rl_training.stage import Start, TimeLimit, adapters, common_arguments, devices
 
 
 class EpochOrder(RepeatSampler):
@@ -124,6 +125,16 @@ def check_prompts(canvas: Canvas, processor: Any, merge: int, most: int) -> None
             )
 
 
+def check_masks(canvas: Canvas) -> None:
+    """Raise `MedReasonerError` naming a row whose target has no mask to compare with."""
+    for row in canvas.rows:
+        if row.example.mask is None and not row.example.absent:
+            raise MedReasonerError(
+                f"{row.example.where}: has no mask, which the reward mask_dice compares with",
+                "train without mask_dice, or give every target a mask",
+            )
+
+
 def make_arguments(config: GrpoConfig, run: Path) -> TrlArguments:
     """Translate the configuration into TRL's."""
     world, vllm = devices(), config.vllm
@@ -161,6 +172,8 @@ def make_arguments(config: GrpoConfig, run: Path) -> TrlArguments:
 def make_trainer(config: GrpoConfig, start: Start, arguments: TrlArguments) -> Policy:
     """Put model, data and rewards together."""
     merge = start.model.config.vision_config.spatial_merge_size
+    if "mask_dice" in config.rewards:
+        check_masks(start.train)
     check_prompts(start.train, start.processor, merge, config.max_prompt)
     return Policy(
         model=start.model,

@@ -24,7 +24,7 @@ from medreasoner.contract.errors import CheckpointError
 from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.quantised import save_quantised
 from rl_training.checkpoints import is_whole, last_whole
-from rl_training.stage import DATA_CARDS, RUN_FILE
+from rl_training.running import DATA_CARDS, RUN_FILE
 from rl_training.starting import copy_processor
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -12,14 +12,18 @@ from rich.table import Table
 
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.instruction import instruction_hash
+from medreasoner.reasoner.card import ReasonerCard
 from rl_training.config import GrpoConfig, Stage
 from rl_training.shapes import Shape, configuration, shape_in, shape_of
 from rl_training.stage import attention_of, canvases, devices
 from rl_training.starting import find_folder, stage_card
 
 GIB = 1024**3
-_LAYER = 34  # widths of activations that one layer holds while it is computed (Korthikanti et al., 2022, section 4)
-TEXT_TOKENS = 256  # of a prompt, beside the picture's; the "full" instruction has 230 and a question 20
+# Values that a layer keeps for its backward pass, in widths of the trunk: 34 bytes at 2 each, without the attention
+# matrix, which neither flash-attn nor sdpa keeps (Korthikanti et al., 2022, https://arxiv.org/abs/2205.05198, 4.1)
+_KEPT = 17
+TEXT_TOKENS = {"direct": 48, "full": 272}  # of a prompt, beside the picture's: instruction, marks, a question of 20
+ANSWER_TOKENS = 256  # of a taught answer, where numbers are written digit by digit
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Memory:
         return float(sum(asdict(self).values()))
 
 
-def memory(config: Stage, shape: Shape, canvas: int, gpus: int) -> Memory:
-    """Estimate the peak on each GPU.
+def memory(config: Stage, shape: Shape, prompt: int, gpus: int) -> Memory:
+    """Estimate the peak on each GPU for prompts of so many tokens.
 
     Mixed precision: 2 bytes a weight and gradient, 12 a trained parameter for the optimizer (fp32 copy, two moments),
     spread over the GPUs by ZeRO-2 (gradients, optimizer) or ZeRO-3 (weights too). Without DeepSpeed the trained weights
@@ -54,9 +58,9 @@ def memory(config: Stage, shape: Shape, canvas: int, gpus: int) -> Memory:
     spread = gpus if sharded else 1
     spread_weights = gpus if config.deepspeed == "zero3" else 1
     grpo = config if isinstance(config, GrpoConfig) else None
-    tokens = prompt_tokens(shape, canvas) + (grpo.max_completion if grpo else TEXT_TOKENS)
+    tokens = prompt + (grpo.max_completion if grpo else ANSWER_TOKENS)
     held = config.micro_batch * tokens * shape.hidden * (2 if halved else 4)
-    layers = held * (shape.layers + _LAYER if config.recompute else shape.layers * _LAYER)
+    layers = held * (shape.layers + _KEPT if config.recompute else shape.layers * _KEPT)
     logits = 0 if grpo else config.micro_batch * tokens * shape.vocabulary * 8  # TRL never makes GRPO's whole
     return Memory(
         weights=everywhere * wide / spread_weights / GIB,
@@ -78,9 +82,9 @@ def _rollouts(config: GrpoConfig, shape: Shape, tokens: int, gpus: int) -> float
     return rows * tokens * shape.layers * 2 * shape.key_value * (2 if config.precision == "bf16" else 4) / GIB
 
 
-def prompt_tokens(shape: Shape, canvas: int) -> int:
+def prompt_tokens(shape: Shape, card: ReasonerCard) -> int:
     """Tokens of a prompt: the picture's and, about, the text's."""
-    return (canvas // shape.image_side) ** 2 + TEXT_TOKENS
+    return (card.canvas // shape.image_side) ** 2 + TEXT_TOKENS[card.instruction]
 
 
 def updates(config: Stage, rows: int) -> int:
@@ -114,6 +118,7 @@ def print_plan(config: Stage, data: Path) -> None:
         )
     card = stage_card(config, folder)
     train, held = canvases(config, data, card)
+    prompt = prompt_tokens(shape, card)
     gpus = devices() if devices() > 1 else config.gpus
     table = Table("plan", "", title=f"{type(config).__name__} of {folder.name}")
     for line in (
@@ -121,7 +126,7 @@ def print_plan(config: Stage, data: Path) -> None:
         ("instruction", f"{card.instruction}, {instruction_hash(card.instruction)[:12]}"),
         (
             "canvas",
-            f"{card.canvas} px, {prompt_tokens(shape, card.canvas)} prompt tokens, of them {TEXT_TOKENS} for text",
+            f"{card.canvas} px, {prompt} prompt tokens, about {TEXT_TOKENS[card.instruction]} of them text",
         ),
         ("questions", f"{len(train)} to train on, {0 if held is None else len(held)} to validate with"),
         (
@@ -130,7 +135,7 @@ def print_plan(config: Stage, data: Path) -> None:
         ),
         ("updates", str(updates(config, len(train)))),
         ("attention", attention_of(config)),
-        *_memory_lines(memory(config, shape, card.canvas, gpus), config.gpu_memory_gb),
+        *_memory_lines(memory(config, shape, prompt, gpus), config.gpu_memory_gb),
     ):
         table.add_row(*line)
     out.print(table)

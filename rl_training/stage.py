@@ -1,39 +1,26 @@
-"""What both stages do around their trainer: arguments, the model, attention, the time limit, where a run writes."""
+"""What both stages' trainers are made of: arguments, model, adapters, attention, rows, the time limit."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import importlib.util
-import json
 import os
-import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
-from medreasoner import __version__
-from medreasoner.console import errors_for_people
 from medreasoner.reasoner.card import ReasonerCard
-from rl_training.checkpoints import last_whole
 from rl_training.config import Stage
-from rl_training.config.reading import read_yaml
 from rl_training.rows import Canvas, rows_of
 from rl_training.starting import find_folder, plain_folder, stage_card
-from rl_training.summary import summarise
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-S = TypeVar("S", bound=Stage)
-RUN_FILE = "run.json"
-DATA_CARDS = ("data_card.json", "DATA_CARD.md")  # of rl_training.prepare
 DEEPSPEED = Path(__file__).parent / "configs" / "deepspeed"
 
 
@@ -47,48 +34,6 @@ class Start:
     processor: Any
     train: Canvas
     validation: Canvas | None
-
-
-def command(
-    name: str,
-    kind: type[S],
-    make_arguments: Callable[[S, Path], Any],
-    make_trainer: Callable[[S, Start, Any], Any],
-    description: str | None,
-    argv: list[str] | None,
-) -> None:
-    """Read the command line, print the plan, train, summarise; errors end as one sentence and a hint."""
-    from rl_training.plan import print_plan
-
-    given = _parser(description).parse_args(argv)
-    with errors_for_people():
-        config = read_yaml(given.config, kind)
-        changes = {key: getattr(given, key) for key in ("reasoner", "minutes") if getattr(given, key) is not None}
-        config = replace(config, **changes)
-        if devices() == 1 or os.environ.get("RANK") == "0":
-            print_plan(config, given.data)
-        if given.dry_run:
-            return
-        arguments = make_arguments(config, given.output)  # before the model: under ZeRO-3 it is loaded in parts
-        start = open_start(config, given.data, given.output, arguments)
-        trainer = make_trainer(config, start, arguments)
-        trainer.keep = config.keep
-        if trainer.accelerator.is_main_process:
-            write_run(name, config, start, given.data, given.output)
-        train(trainer, given.output)
-        if trainer.accelerator.is_main_process:
-            summarise(trainer.state.log_history, given.output)
-
-
-def _parser(description: str | None) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("config", type=Path, help="a YAML file; rl_training/configs has examples")
-    made.add_argument("--data", type=Path, required=True, help="a folder that rl_training.prepare wrote")
-    made.add_argument("--output", type=Path, required=True, help="the run's folder; one that exists is gone on with")
-    made.add_argument("--reasoner", help="start from this folder instead of the configuration's")
-    made.add_argument("--minutes", type=float, help="time limit of this run instead of the configuration's")
-    made.add_argument("--dry-run", action="store_true", help="print configuration and plan, and stop")
-    return made
 
 
 def devices() -> int:
@@ -200,51 +145,14 @@ class TimeLimit(TrainerCallback):
         self._end = time.monotonic() + 60 * minutes if minutes else None
         self._every, self._before, self._longest = every, time.monotonic(), 0.0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop when another update (a generation's first is the longest) might not fit."""
         now = time.monotonic()
         self._longest, self._before = max(self._longest, now - self._before), now
-        if (
-            self._end is not None
-            and state.global_step % self._every == 0
-            and now + self._longest * self._every > self._end
-        ):
+        if self._end is None or state.global_step % self._every:
+            return
+        over = torch.tensor(float(now + self._longest * self._every > self._end), device=args.device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(over, torch.distributed.ReduceOp.MAX)  # all stop, or none
+        if over:
             control.should_save = control.should_training_stop = True
-
-
-def write_run(stage: str, config: Stage, start: Start, data: Path, run: Path) -> None:
-    """Write down what a run is made of, for `rl_training.merge` and for people."""
-    about = {
-        "stage": stage,
-        "start": str(start.folder.resolve()),
-        "data": data_facts(data, start),
-        "config": asdict(config),
-        "attention": attention_of(config),
-        "devices": devices(),
-        "version": __version__,
-    }
-    (run / RUN_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    start.card.save(run)
-    for name in DATA_CARDS:
-        if (data / name).is_file():
-            shutil.copy(data / name, run / name)
-
-
-def data_facts(data: Path, start: Start) -> dict[str, Any]:
-    """Say which data was used: its samples' hash, and how many rows."""
-    return {
-        "folder": data.resolve().name,
-        "samples_sha256": hashlib.sha256((data / "samples.jsonl").read_bytes()).hexdigest(),
-        "train_rows": len(start.train),
-        "validation_rows": 0 if start.validation is None else len(start.validation),
-    }
-
-
-def train(trainer: Any, run: Path) -> None:
-    """Go on from the newest whole checkpoint, or begin; always ends with one."""
-    newest = last_whole(run)
-    if newest is not None:
-        print(f"goes on from {newest.name}", flush=True)
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    if not (run / f"checkpoint-{trainer.state.global_step}").is_dir():
-        trainer._save_checkpoint(trainer.model, None)

@@ -72,6 +72,13 @@ class Stage(ABC):
     gpus: int = 1
     gpu_memory_gb: float = 80.0
 
+    def __post_init__(self) -> None:
+        if self.lora is not None and self.deepspeed == "zero3":
+            raise MedReasonerError(
+                "adapters under zero3 are saved as shards that cannot be merged",
+                "use zero2: adapters need little memory",
+            )
+
     @property
     @abstractmethod
     def examples_per_update(self) -> int:
@@ -138,6 +145,7 @@ class GrpoConfig(Stage):
     vllm: Vllm | None = None  # None: transformers generates
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if unknown := [name for name in self.rewards if name not in REWARDS] or not self.rewards:
             raise MedReasonerError(f"no such rewards: {unknown}", f"choose from {', '.join(REWARDS)}")
         if self.group < 2:

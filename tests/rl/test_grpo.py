@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from medreasoner.contract.errors import MedReasonerError
+from medreasoner.reasoner.card import ReasonerCard
 from rl_training import grpo
 from rl_training.checkpoints import checkpoints_of, is_whole, last_whole
 from rl_training.config import GrpoConfig
 from rl_training.rewards import REWARDS
+from rl_training.rows import Canvas, rows_of
 from rl_training.tiny import make_tiny
 from tests.collection import make_collection
 from tests.rl.stages import letters, run_grpo, same, weights
@@ -121,6 +125,7 @@ def test_validation_answers_are_greedy_and_leave_the_steps_alone(
     assert same(weights(straight / "checkpoint-6"), weights(run / "checkpoint-6"))
     history = json.loads((run / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
     assert sum("eval_rewards/iou/mean" in entry for entry in history) == 3
+    assert json.loads((run / "summary.json").read_text())["best_validation_iou"] == {"update": 2, "value": 0.0}
 
 
 def test_bad_input_names_the_row(made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +137,22 @@ def test_bad_input_names_the_row(made: tuple[Path, Path], tmp_path: Path, capsys
     with pytest.raises(SystemExit):
         run_grpo(tmp_path / "run2", *made, max_prompt=20)
     assert "its prompt has" in capsys.readouterr().err
+
+
+def test_a_run_is_not_gone_on_with_from_another_checkpoint(
+    straight: Path, made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(straight, tmp_path / "run")
+    with pytest.raises(SystemExit):
+        run_grpo(run, made[0], make_tiny(tmp_path / "other"))
+    assert "was started from" in capsys.readouterr().err
+
+
+def test_the_mask_reward_needs_masks(made: tuple[Path, Path]) -> None:
+    rows = rows_of(made[0], "train")
+    unmasked = replace(rows[1], example=replace(rows[1].example, mask=None))
+    with pytest.raises(MedReasonerError, match="has no mask"):
+        grpo.check_masks(Canvas([rows[0], unmasked], ReasonerCard("any")))
 
 
 def test_the_papers_batch_is_translated(tmp_path: Path) -> None:
