@@ -15,6 +15,8 @@ from pathlib import Path
 
 from medreasoner.console import errors_for_people
 from medreasoner.contract.errors import MedReasonerError
+from monailabel_app.gateway.audit import AuditLog
+from monailabel_app.gateway.gate import Doorkeeper
 from monailabel_app.lib.settings import Settings
 
 _APPLICATION = Path(__file__).resolve().parent
@@ -73,7 +75,8 @@ def main() -> None:
     args = parser().parse_args()
     with errors_for_people():
         conf = dict(args.conf)
-        Settings.load(conf)  # before anything slow
+        settings = Settings.load(conf)
+        Doorkeeper(settings), AuditLog(settings.audit_log)  # errors of their files, before anything slow
         os.environ.update(environment(args.studies, args.port, conf))
         logging.config.dictConfig(_LOGGING)
         import uvicorn

@@ -22,8 +22,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from monailabel_app.gateway import asking, images, information, labels, sessions
+from monailabel_app.gateway.audit import AuditLog
 from monailabel_app.gateway.errors import EXPECTED, UnexpectedErrors
-from monailabel_app.gateway.gate import Gate
+from monailabel_app.gateway.gate import Doorkeeper, Gate
 from monailabel_app.gateway.limits import MB, BodyLimit
 from monailabel_app.gateway.service import Service
 from monailabel_app.gateway.tokens import Role
@@ -74,7 +75,12 @@ def _routes(settings: Settings) -> list[Route]:
 
 
 def build(open_application: Callable[[], Any], settings: Settings) -> Starlette:
-    """Make the ASGI application around what `open_application` returns, which is called once, at the start."""
+    """Make the ASGI application around what `open_application` returns, which is called once, at the start.
+
+    Raises:
+        SettingsError: the token file or the audit log cannot be used.
+    """
+    doorkeeper, audit = Doorkeeper(settings), AuditLog(settings.audit_log)  # before the models, which take long
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -83,7 +89,7 @@ def build(open_application: Callable[[], Any], settings: Settings) -> Starlette:
         monai_label.MONAI_LABEL_AUTO_UPDATE_SCORING = False  # it would start a second server for every next sample
         monai_label.MONAI_LABEL_SESSION_EXPIRY = settings.keep_session * 60
         application = open_application()
-        app.state.gateway = Service.around(application, settings)
+        app.state.gateway = Service.around(application, settings, doorkeeper, audit)
         application.server_mode(True)
         application.on_init_complete()
         yield

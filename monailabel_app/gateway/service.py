@@ -28,11 +28,10 @@ class Service:
     audit: AuditLog
 
     @classmethod
-    def around(cls, application: Any, settings: Settings) -> Service:
-        """Prepare the gateway; raises `SettingsError` where a file that the settings name cannot be used."""
+    def around(cls, application: Any, settings: Settings, doorkeeper: Doorkeeper, audit: AuditLog) -> Service:
+        """Put queues and metrics beside an application."""
         lanes, models = Lanes(settings.queue_length), frozenset(application.info()["models"])
-        door, audit = Doorkeeper(settings), AuditLog(settings.audit_log)
-        return cls(application, models, settings, door, lanes, Metrics(lanes), audit)
+        return cls(application, models, settings, doorkeeper, lanes, Metrics(lanes), audit)
 
     def known_model(self, model: str) -> str:
         """Return the name of a model that is served; raises `NotFound` for others."""

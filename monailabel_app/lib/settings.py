@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from medreasoner.contract.errors import MedReasonerError
+from medreasoner.expert.catalogue import DEFAULT_EXPERT
+from medreasoner.reasoner.catalogue import DEFAULT_REASONER
 
 PREFIX = "MEDREASONER_"
 FILE = "settings"  # names the YAML file, on the command line or as MEDREASONER_SETTINGS
@@ -36,8 +38,8 @@ class Settings:
     file, and the file over the default. Lists are written with commas.
     """
 
-    reasoner: str = _knob("embedded", "embedded, server, the name of a folder of models, or a folder's path")
-    expert: str = _knob("litemedsam", "segmentation expert; `medreasoner models` lists them")
+    reasoner: str = _knob(DEFAULT_REASONER, "embedded, server, the name of a folder of models, or a folder's path")
+    expert: str = _knob(DEFAULT_EXPERT, "segmentation expert; `medreasoner models` lists them")
     volume_expert: str = _knob("", "expert that carries a mask through a volume; empty: the same as expert")
     device: str = _knob("", "cpu or cuda; empty: a GPU where there is one")
     cached_volumes: int = _knob(4, "opened volumes kept in memory", "volumes", at_least=1)
