@@ -162,3 +162,12 @@ def test_the_ui_file_names_every_widget_that_the_panel_uses() -> None:
     kinds = {w.get("class") for w in tree.iter("widget")}
     assert {k for k in kinds if not k.startswith("Q")} == {"qMRMLWidget", "ctkCollapsibleButton"}
     assert "pip_install" not in "".join(f.read_text() for f in MODULE.rglob("*.py"))
+
+
+def test_the_readme_names_tests_and_pictures_that_exist() -> None:
+    readme = (EXTENSION / "README.md").read_text()
+    tests = "".join(f.read_text() for f in (ROOT / "tests/slicer").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", readme):
+        assert f"def {name}(" in tests, name
+    for path in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (EXTENSION / path).exists(), path

@@ -49,7 +49,8 @@ class Conversation:
         """Get the mask for the box and points where the user has put them; returns the answer."""
         box, points = answer.edited_region()
         shown = answer.shown
-        region = RegionRequest(box, points, "", shown.axis, shown.slice_index, shown.window)
+        inside = points if points and all(_is_in(box, point) for point in points) else None  # others would mislead
+        region = RegionRequest(box, inside, "", shown.axis, shown.slice_index, shown.window)
         answered, mask = yield from self._answer(server, shown, lambda image: client.refine(image, region))
         _still(answer)
         answer.change(what, mask, answered.result.confidence, box=box, points=points)
@@ -184,6 +185,10 @@ def _as_the_case_counts(record: LabelRecord, volume: Any) -> LabelRecord:
     if not is_turned or record.axis not in VIEWS or index_axes(ijk_to_ras(volume))[ACROSS[record.axis]] != 2:
         return record
     return replace(record, slice_index=volume.GetImageData().GetDimensions()[2] - 1 - record.slice_index)
+
+
+def _is_in(box: list[float], point: list[float]) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
 
 def _still(answer: SceneAnswer) -> None:

@@ -208,8 +208,9 @@ class Panel:
         ui.progressBar.value = round(100 * (fraction or 0))
         (self._clock.start if busy else self._clock.stop)()
         self._tick()
-        self._show_answer()
-        self._show_history()
+        if not busy:  # a job changes the scene with its last step only, and tells its progress often
+            self._show_answer()
+            self._show_history()
         self._show_buttons()
 
     def _tick(self) -> None:
@@ -293,10 +294,11 @@ class Panel:
                 self.work.select(answer)
             self.views.bring_back(shown.view, shown.volume, shown.slice_to_ras)
 
-    def _suggest(self, row: int) -> None:
-        if row > 0:
-            self.ui.questionEdit.plainText = self.ui.suggestionBox.itemText(row)
-            self.ui.suggestionBox.currentIndex = 0
+    def _suggest(self, *_arguments: Any) -> None:
+        box = self.ui.suggestionBox  # asked itself: in Qt 5 the signal brings a number or a text
+        if box.currentIndex > 0:
+            self.ui.questionEdit.plainText = box.currentText
+            box.currentIndex = 0
             self.ui.questionEdit.setFocus()
 
 

@@ -218,6 +218,22 @@ def test_cancel_leaves_the_queue_and_draws_nothing(panel: Any, host: Any, server
     assert panel.ui.statusLabel.text == "Answered."
 
 
+def test_upload_and_waiting_are_shown(panel: Any, host: Any) -> None:
+    seen, refresh = [], panel.logic.changed
+
+    def watch() -> None:
+        if panel.logic.progress is not None:
+            seen.append(panel.logic.progress)
+        refresh()
+
+    panel.logic.changed = watch
+    show(host, panel)
+    ask(panel, "Where is the block?")
+    assert list(dict.fromkeys(p.stage for p in seen)) == ["preparing", "uploading", "waiting", "reading"]
+    assert any(p.fraction == 0 for p in seen)
+    assert not panel.ui.progressBar.visible
+
+
 def test_answers_to_a_closed_scene_are_dropped(panel: Any, host: Any, server: Scripted) -> None:
     show(host, panel)
     ask(panel, "slow", wait=False)
@@ -269,6 +285,7 @@ def test_examples_and_earlier_questions_can_be_chosen(panel: Any, host: Any) -> 
     assert texts[-1] == "Where is the block?"
     assert len(texts) > 4
     panel.ui.questionEdit.plainText = ""
+    box.currentIndex = len(texts) - 1
     box.activated.emit(len(texts) - 1)
     assert panel.ui.questionEdit.plainText == "Where is the block?"
 
