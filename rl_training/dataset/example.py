@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from medreasoner.contract.answer import Box, Point
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.evaluation.questions import Entry
-from medreasoner.imaging import StoredImage, open_image
+from medreasoner.imaging import open_image
 from medreasoner.picture import Picture
 
 Points = tuple[Point, Point]
@@ -121,14 +121,6 @@ def examples_of(reader: Reader, split: str = "") -> Iterator[Example]:
         example = reader[index]
         if split in ("", example.split):
             yield example
-
-
-def opened(path: Path, where: str) -> StoredImage:
-    """Open an image or mask file; raises `DataError` that starts with `where`."""
-    try:
-        return open_image(path)
-    except MedReasonerError as error:
-        raise DataError(f"{where}: {error.what}", error.hint) from error
 
 
 def typed_place(box: Any, points: Any, where: str) -> tuple[Box, Points]:

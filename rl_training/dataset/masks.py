@@ -26,6 +26,11 @@ def mask_on(example: Example, picture: Picture) -> NDArray[np.bool_] | None:
     Raises:
         DataError: the mask cannot be read, has another size or grid than the image, is empty, or is not for one slice.
     """
+    if example.view.slice_index is None and slice_axis(picture)[1] > 1:
+        raise DataError(
+            f"{example.where}: the image is a volume and the row does not say which slice is meant",
+            "give the slice, counted from 0, or the word largest",
+        )
     if example.absent:
         return np.zeros((picture.height, picture.width), bool)
     if example.mask is None:
@@ -35,12 +40,7 @@ def mask_on(example: Example, picture: Picture) -> NDArray[np.bool_] | None:
         if mask.shape != (picture.height, picture.width):
             raise _another_size(example, mask.shape[::-1], (picture.width, picture.height))
     else:
-        if example.view.slice_index is None and slice_axis(picture)[1] > 1:
-            raise DataError(
-                f"{example.where}: the image is a volume and the row does not say which slice is meant",
-                "give the slice, counted from 0, or the word largest",
-            )
-        mask = _cut(mask_volume(example, picture), picture)
+        mask = _cut(mask_volume(example, example.mask, picture), picture)
     if not mask.any():
         raise DataError(
             f"{example.where}: the mask is empty{_slice_of(picture)}",
@@ -49,20 +49,19 @@ def mask_on(example: Example, picture: Picture) -> NDArray[np.bool_] | None:
     return mask
 
 
-def mask_volume(example: Example, picture: Picture) -> NDArray[np.bool_]:
+def mask_volume(example: Example, path: Path, picture: Picture) -> NDArray[np.bool_]:
     """Return an example's mask file in the grid of the image that the picture was cut from, (i, j, k) bool."""
-    assert isinstance(example.mask, Path)
-    if example.mask.suffix.lower() in (".jpg", ".jpeg"):
-        raise DataError(f"{example.where}: the mask {example.mask.name} is a JPEG, whose edges are not exact", _SAVE)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise DataError(f"{example.where}: the mask {path.name} is a JPEG, whose edges are not exact", _SAVE)
     try:
-        stored = _opened(example.mask)
+        stored = _opened(path)
     except MedReasonerError as error:
         raise DataError(f"{example.where}: mask: {error.what}", error.hint) from error
     values = _in_grid(stored, picture, example)
     if example.label is None:
         return np.asarray((values != 0).any(axis=3) if values.ndim == 4 else values != 0)
     if values.ndim == 4:
-        raise DataError(f"{example.where}: the mask {example.mask.name} is in colour, so it has no labels", _SAVE)
+        raise DataError(f"{example.where}: the mask {path.name} is in colour, so it has no labels", _SAVE)
     return np.asarray(values == example.label)
 
 

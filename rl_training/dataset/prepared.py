@@ -15,9 +15,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import math
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medreasoner.contract.answer import Box
 from medreasoner.evaluation.kinds import modality_word
 from rl_training.dataset.example import DataError, Example, Points
 from rl_training.dataset.placing import is_dispersed
-
-__all__ = ["new_folder", "row_of", "write_png"]
 
 
 @contextmanager
@@ -46,11 +46,11 @@ def new_folder(out: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        temporary = out.parent / f".{out.name}-{uuid.uuid4().hex[:8]}"
+        temporary.mkdir()
         (temporary / "images").mkdir()
         (temporary / "masks").mkdir()
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes it for the owner alone
         temporary.rename(out)
         _to_disk(out.parent)
     except OSError as error:
@@ -84,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def row_of(
-    example: Example, image: str, mask: str | None, seen: NDArray[np.bool_] | None, place: tuple[Any, Points] | None
+    example: Example, image: str, mask: str | None, seen: NDArray[np.bool_] | None, place: tuple[Box, Points] | None
 ) -> dict[str, Any]:
     """Return an example's line of samples.jsonl, without the size of its picture, `group` and `split`."""
     box, points = place if place is not None else (None, None)
@@ -104,12 +104,16 @@ def row_of(
         "category": example.target,
         "question_key": None if example.absent else example.target,
         "laterality": example.laterality or None,
-        "bbox": None if box is None else [int(v) for v in box.as_list()],
-        "points": None if points is None else [[int(p.x), int(p.y)] for p in points],
+        "bbox": None if box is None else _outwards(box),
+        "points": None if points is None else [[math.floor(p.x), math.floor(p.y)] for p in points],
         "dispersed": dispersed,
         "area_frac": None if seen is None else round(float(seen.mean()), 6),
     }
     return row if example.shared_questions else {**row, "questions": own, "appearance": example.questions.appearance}
+
+
+def _outwards(box: Box) -> list[int]:
+    return [math.floor(box.x_min), math.floor(box.y_min), math.ceil(box.x_max), math.ceil(box.y_max)]
 
 
 def _to_disk(folder: Path) -> None:

@@ -123,11 +123,11 @@ def _on_slice(example: Example, row: Row) -> Example:
     """Say which slice is meant, now that the image may be opened."""
     if row.values.get("slice", "").lower() != "largest":
         return replace(example, view=replace(example.view, slice_index=_whole(row, "slice")))
-    if example.mask is None:
+    if not isinstance(example.mask, Path):
         raise row.error("wants the largest slice of a mask that it does not have", "give the slice, counted from 0")
     picture = example.picture()
     axis, _ = slice_axis(picture)
-    counts = mask_volume(example, picture).sum(axis=tuple(a for a in range(3) if a != axis))
+    counts = mask_volume(example, example.mask, picture).sum(axis=tuple(a for a in range(3) if a != axis))
     return replace(example, view=replace(example.view, slice_index=int(np.argmax(counts))))
 
 

@@ -237,6 +237,7 @@ def test_largest_is_the_slice_that_shows_most(volume: Path) -> None:
     ("change", "what"),
     [
         ({}, "rows.csv line 2: the image is a volume and the row does not say which slice is meant"),
+        ({"absent": "yes", "mask": ""}, "rows.csv line 2: the image is a volume and the row does not say which"),
         ({"slice": "900"}, "rows.csv line 2: slice 900 of head.nii.gz does not exist"),
         ({"slice": "3", "label": "9"}, "rows.csv line 2: the mask is empty on axial slice 3"),
         ({"slice": "3", "mask": "mask-shifted.nii.gz"}, "rows.csv line 2: the mask lies on another grid"),

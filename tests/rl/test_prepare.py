@@ -247,6 +247,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_a_limit_on_file_size_is_told_like_a_full_disk(hospital: Path, tmp_path: Path) -> None:
     limit = 4000  # bytes: less than a picture
     found = subprocess.run(
