@@ -4,8 +4,8 @@ python -m benchmarks.expert_umrg_mini DATA [--split test] [--seconds 1800] > log
 
 Every target is asked for with true boxes and points, with edges moved by up to 10 % of the side, and with boxes as
 loose as the embedded reasoner's (rl_training/expert/evaluate.py has the kinds). Dispersed targets are counted apart.
-Pictures come
-in random order, so what is measured within a time limit stands for the whole. The last line of the output is JSON.
+Pictures come in random order, so what is measured within a time limit stands for the whole. The last line of the
+output is JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -62,20 +63,14 @@ def measure(data: Path, split: str, seconds: float) -> dict[str, Any]:
     scores: dict[str, list[Score]] = {name: [] for name in experts}
     end = time.monotonic() + seconds
     measured = 0
-    for image in chosen:
-        if time.monotonic() > end:
-            break
+    for measured, image in enumerate(takewhile(lambda _: time.monotonic() < end, chosen), start=1):
         rows = [i for i, s in enumerate(samples) if s["image"] == image and s["split"] == split]
         for name, expert in experts.items():
             scores[name] += evaluate(expert, samples, rows, data, looks, KINDS[name])
-        measured += 1
         print(f"\r{measured} of {len(chosen)} pictures", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    found: dict[str, Any] = {
-        "split": split,
-        "pictures": len(chosen),
-        "sha256": {n: e.sha256 for n, e in experts.items()},
-    }
+    found: dict[str, Any] = {"split": split, "pictures": measured, "pictures_of_the_split": len(chosen)}
+    found["sha256"] = {name: expert.sha256 for name, expert in experts.items()}
     for group, dispersed in (("compact", False), ("dispersed", True)):
         some = {name: [s for s in rows if s.dispersed is dispersed] for name, rows in scores.items()}
         found[group] = {"targets": len(some["litemedsam"]), **{name: summary(rows) for name, rows in some.items()}}
