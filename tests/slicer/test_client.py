@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from MedReasonerLib import client
+from MedReasonerLib.blocking import send_blocking
 from MedReasonerLib.client import Call, Reply, Server, ServerError, ServerImage
 from MedReasonerLib.multipart import Form, Part
 from MedReasonerLib.nrrd_file import compressed_file
@@ -31,7 +32,7 @@ def scripted() -> Iterator[Scripted]:
 
 
 def send(server: Server, call: Call) -> Reply:
-    reply = client.send_blocking(server, call)
+    reply = send_blocking(server, call)
     server.check(call, reply)
     return reply
 
@@ -117,7 +118,7 @@ def test_no_server_is_an_error_with_the_address() -> None:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ServerError, match=f"no answer from {address}") as caught:
-        client.send_blocking(Server(address), client.info())
+        send_blocking(Server(address), client.info())
     assert caught.value.status == 0
 
 
@@ -127,7 +128,7 @@ def test_a_server_that_hangs_is_given_up() -> None:
         deaf.listen()
         server = Server(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         with pytest.raises(ServerError, match="timed out"):
-            client.send_blocking(server, replace(client.info(), seconds=0.3))
+            send_blocking(server, replace(client.info(), seconds=0.3))
 
 
 def test_the_token_is_sent_and_never_shown() -> None:

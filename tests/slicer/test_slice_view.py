@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from MedReasonerLib.scene import COLOUR, SceneAnswer
+from MedReasonerLib.scene import SceneAnswer
+from MedReasonerLib.segments import COLOUR
 from MedReasonerLib.shown_slice import ijk_to_ras, shown_in
 
 from tests.slicer import phantom

@@ -1,14 +1,12 @@
 """What is said to the server, and how its answers are read. Knows neither Slicer nor Qt, nor how bytes travel.
 
-A `Call` is one HTTP request as a value. MedReasonerLib/network.py sends it from Slicer's event loop; `send_blocking`
-sends it from a script. docs/http.md describes the same routes from the server's side.
+A `Call` is one HTTP request as a value. MedReasonerLib/network.py sends it from Slicer's event loop,
+MedReasonerLib/blocking.py from a script. docs/http.md describes the same routes from the server's side.
 """
 
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
@@ -241,19 +239,6 @@ def read_answer(reply: Reply) -> Answered:
         raise MedReasonerError(f"the server sent {sorted(parts)} instead of an answer and a mask", _OTHER_SERVER)
     params = read_json(Reply(reply.status, "application/json", parts["params"].content))
     return Answered(GroundingResult.from_reply(params), parts["image"].content)
-
-
-def send_blocking(server: Server, call: Call) -> Reply:
-    """Send a call and wait, for scripts; raises `ServerError` when no HTTP answer comes back."""
-    body = call.body.read_bytes() if isinstance(call.body, Path) else call.body
-    request = urllib.request.Request(server.url(call), body, server.headers(call), method=call.method)
-    try:
-        with urllib.request.urlopen(request, timeout=call.seconds) as got:
-            return Reply(got.status, got.headers.get("Content-Type", ""), got.read())
-    except urllib.error.HTTPError as error:
-        return Reply(error.code, error.headers.get("Content-Type", ""), error.read())
-    except OSError as error:  # URLError, time-outs and broken connections
-        raise unreachable(server, str(getattr(error, "reason", error))) from error
 
 
 def unreachable(server: Server, why: str) -> ServerError:

@@ -28,7 +28,6 @@ from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
 
 CASE = "MedReasoner.case"  # attribute of volumes: which case of which server they are
 BY_HAND = "(drawn by hand)"
-_GONE = MedReasonerError("the volume was removed before the answer came", "load it and ask again")
 _VERSIONS = "update the older of server and extension"
 
 
@@ -103,20 +102,20 @@ class Conversation:
 
     def _answer(self, server: Server, shown: ShownSlice, call: Callable[[ServerImage], Call]) -> Steps:
         """Make a call about a slice, uploading where needed; returns `Answered` and the mask in the volume's grid."""
-        shape, to_ras = shown.sent_grid
+        (shape, to_ras), key = shown.sent_grid, _key(server, shown)
         image = yield from self._image(server, shown)
         try:
             reply = yield call(image)
         except ServerError as error:
             if error.status != 404 or not image.session:
                 raise
-            self._sessions.pop(_key(server, shown))  # the server has ended the session meanwhile
+            self._sessions.pop(key, None)  # the server has ended the session meanwhile
             image = yield from self._image(server, shown)
             reply = yield call(image)
         answered = client.read_answer(reply)
         mask = yield from read_mask(answered.mask_file, shape, to_ras)
         if shown.volume.GetScene() is None:
-            raise _GONE
+            raise MedReasonerError("the volume was removed before the answer came", "load it and ask again")
         _check_place(answered, shown)
         return answered, shown.in_volume(mask)
 

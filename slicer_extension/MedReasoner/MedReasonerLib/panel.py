@@ -4,25 +4,20 @@ properties are read as attributes, signals are connected to bound methods, nothi
 
 from __future__ import annotations
 
-import time
 from typing import Any, Optional
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from medreasoner.contract.errors import MedReasonerError
 from MedReasonerLib.address import is_readable_by_others, normalised
 from MedReasonerLib.client import Server
-from MedReasonerLib.examples import examples_for
+from MedReasonerLib.face import Face
 from MedReasonerLib.preferences import Preferences
-from MedReasonerLib.scene import SceneAnswer, answers_in
 from MedReasonerLib.shown_slice import ShownSlice, shown_in
 from MedReasonerLib.views import NAMES, Views
-from MedReasonerLib.wording import answer_title, history_line, progress_text, reasoning_html
 from MedReasonerLib.work import Work
 
-_TICK_MS = 250
 _SETTLE_MS = 80  # views change many times while one scrolls
 PARTS = {"showBox": "box", "showPoints": "points", "showMask": "segmentation"}
 
@@ -33,10 +28,8 @@ class Panel:
     def __init__(self, ui: Any, work: Work) -> None:
         self.ui, self.work, self.preferences = ui, work, Preferences()
         self._waiting: Optional[tuple[Any, ...]] = None  # what goes on once the user agrees to an upload
-        self._listed: list[SceneAnswer] = []
-        self._has_slice = False
-        self._clock = _timer(_TICK_MS, self._tick, single=False)
-        self._settle = _timer(_SETTLE_MS, self._show_slice, single=True)
+        self.face = Face(ui, work)
+        self._settle = _timer(_SETTLE_MS, self._show_slice)
         self.views = Views(self._settle.start)
         work.changed = self.refresh
         self._fill()
@@ -52,8 +45,12 @@ class Panel:
     def close(self) -> None:
         self.views.release()
         self.work.scene_closes()
-        self._clock.stop()
+        self.face.close()
         self._settle.stop()
+
+    def refresh(self) -> None:
+        """Bring every widget in line with what goes on."""
+        self.face.refresh()
 
     # set up
 
@@ -86,7 +83,7 @@ class Panel:
             getattr(ui, name).toggled.connect(_show_part(work, part))
         ui.addressBox.currentTextChanged.connect(self._show_address)
         ui.viewBox.currentIndexChanged.connect(self._show_slice)
-        ui.questionEdit.textChanged.connect(self._show_buttons)
+        ui.questionEdit.textChanged.connect(self.face.show_buttons)
         ui.suggestionBox.activated.connect(self._suggest)
         ui.historyList.currentRowChanged.connect(self._jump)
         self._shortcuts = [
@@ -143,10 +140,7 @@ class Panel:
             call(*arguments)
             return
         self._waiting = (call, *arguments)
-        self.ui.consentLabel.text = _(
-            "The image of {volume}, its voxels and position without patient data, will be sent to {address}. Agree?"
-        ).format(volume=shown.volume.GetName(), address=address)
-        self.ui.consentFrame.setVisible(True)
+        self.face.ask_consent(shown.volume.GetName(), address)
 
     def _allow(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -159,7 +153,7 @@ class Panel:
         if self._waiting is not None:
             self._waiting = None
             self.ui.consentFrame.setVisible(False)
-            self._say(_("Nothing was sent."))
+            self.face.say(_("Nothing was sent."))
 
     # server and view
 
@@ -168,7 +162,7 @@ class Panel:
         try:
             address = normalised(self.ui.addressBox.currentText)
         except MedReasonerError as error:
-            self._say_error(error)
+            self.face.say_error(error)
             return False
         self.work.server = Server(address, self.ui.tokenEdit.text.strip())
         self.preferences.used_address(address)
@@ -185,110 +179,22 @@ class Panel:
         chosen = self.ui.viewBox.currentIndex
         return self.views.last_clicked if chosen <= 0 else NAMES[chosen - 1]
 
+    def _show_slice(self, *_arguments: Any) -> None:
+        self.face.show_slice(self.views.logic(self._view_name()), self.preferences.questions)
+
     def _shown(self) -> Optional[ShownSlice]:
         try:
             return shown_in(self.views.logic(self._view_name()))
         except MedReasonerError as error:
-            self._say_error(error)
+            self.face.say_error(error)
             return None
 
-    # what is shown
-
-    def refresh(self) -> None:
-        """Bring every widget in line with what goes on."""
-        work, ui = self.work, self.ui
-        if work.error is not None:
-            self._say_error(work.error)
-        else:
-            self._say(work.message)
-        busy = work.is_busy
-        ui.progressBar.setVisible(busy)
-        fraction = work.progress.fraction if work.progress is not None else None
-        ui.progressBar.maximum = 0 if fraction is None else 100
-        ui.progressBar.value = round(100 * (fraction or 0))
-        (self._clock.start if busy else self._clock.stop)()
-        self._tick()
-        if not busy:  # a job changes the scene with its last step only, and tells its progress often
-            self._show_answer()
-            self._show_history()
-        self._show_buttons()
-
-    def _tick(self) -> None:
-        if self.work.is_busy and self.work.progress is not None:
-            self._say(progress_text(self.work.progress, time.monotonic() - self.work.job.started))
-
-    def _say(self, text: str) -> None:
-        self.ui.statusLabel.text = text
-        self.ui.statusLabel.toolTip = ""
-
-    def _say_error(self, error: MedReasonerError) -> None:
-        self.ui.statusLabel.text = f"{error.what}\n→ {error.hint}"
-
-    def _show_slice(self, *_arguments: Any) -> None:
-        volume = None
-        try:
-            shown = shown_in(self.views.logic(self._view_name()))
-            volume = shown.volume
-            where = _("oblique slice") if shown.is_oblique else f"{shown.axis} {shown.slice_index}"
-            self.ui.shownLabel.text = f"{volume.GetName()} · {where} · {shown.view}"
-        except MedReasonerError as error:
-            self.ui.shownLabel.text = error.what
-        ui, earlier = self.ui, self.preferences.questions
-        suggestions = [_("Examples and earlier questions"), *examples_for(volume), *earlier]
-        if [ui.suggestionBox.itemText(n) for n in range(ui.suggestionBox.count)] != suggestions:
-            ui.suggestionBox.clear()
-            ui.suggestionBox.addItems(suggestions)
-        self._has_slice = volume is not None
-        self._show_buttons()
-
-    def _show_buttons(self, *_arguments: Any) -> None:
-        ui, work, answer = self.ui, self.work, self.work.current
-        busy, obstacle = work.is_busy, self._obstacle()
-        ui.askButton.enabled = not obstacle
-        ui.askButton.toolTip = obstacle or _("Ask about the slice shown (Ctrl+Return)")
-        ui.cancelButton.enabled = busy or self._waiting is not None
-        is_there = answer is not None and answer.exists
-        is_open = is_there and not answer.is_accepted
-        ui.acceptButton.enabled = is_open and not busy
-        ui.discardButton.enabled = is_there
-        ui.undoButton.enabled = is_open and answer.can_undo and not busy
-        ui.drawButton.enabled = self._has_slice and not busy
-        ui.volumeButton.enabled = is_open and not busy and answer.box is not None
-        ui.saveButton.enabled = is_there and not busy
-        ui.nextButton.enabled = ui.testButton.enabled = not busy
-
-    def _obstacle(self) -> str:
-        """Why no question can be asked now; empty when one can."""
-        if self.work.is_busy:
-            return _("Wait for the answer, or cancel")
-        if not self._has_slice:
-            return _("Show a volume in the view")
-        return "" if self.ui.questionEdit.plainText.strip() else _("Type a question")
-
-    def _show_answer(self) -> None:
-        answer = self.work.current
-        shown = answer is not None and answer.exists
-        self.ui.answerTitle.text = answer_title(answer) if shown else _("No answer yet")
-        html = reasoning_html(answer.record) if shown else ""
-        if self.ui.reasoningBrowser.property("shown") != html:
-            self.ui.reasoningBrowser.setProperty("shown", html)
-            self.ui.reasoningBrowser.setHtml(html)
-
-    def _show_history(self) -> None:
-        self._listed = answers_in(slicer.mrmlScene)[::-1]
-        current = self.work.current
-        rows = [n for n, a in enumerate(self._listed) if current is not None and a.node is current.node]
-        box = self.ui.historyList
-        box.blockSignals(True)
-        box.clear()
-        box.addItems([history_line(answer) for answer in self._listed])
-        box.currentRow = rows[0] if rows else -1
-        box.blockSignals(False)
+    # lists
 
     def _jump(self, row: int) -> None:
         """Go back to an earlier answer, with its slice and view."""
-        if 0 <= row < len(self._listed) and self._listed[row].exists:
-            answer = self._listed[row]
+        if 0 <= row < len(self.face.listed) and self.face.listed[row].exists:
+            answer = self.face.listed[row]
             shown = answer.shown
             if not self.work.is_busy:
                 self.work.select(answer)
@@ -302,10 +208,10 @@ class Panel:
             self.ui.questionEdit.setFocus()
 
 
-def _timer(milliseconds: int, call: Any, single: bool) -> Any:
+def _timer(milliseconds: int, call: Any) -> Any:
     timer = qt.QTimer()
     timer.setInterval(milliseconds)
-    timer.setSingleShot(single)
+    timer.setSingleShot(True)
     timer.timeout.connect(call)
     return timer
 

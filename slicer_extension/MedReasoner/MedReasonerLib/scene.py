@@ -13,19 +13,15 @@ from typing import Any, Optional
 
 import numpy as np
 import slicer
-import vtk
-from vtk.util.numpy_support import vtk_to_numpy
 
 from medreasoner.contract.label import LabelRecord
-from MedReasonerLib import markups
+from MedReasonerLib import markups, segments
 from MedReasonerLib.geometry import PicturePlane
 from MedReasonerLib.nrrd_file import Mask
 from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
 
 KIND = "MedReasoner.answer"  # attribute of the text nodes that are answers
-SEGMENT = "answer"
 PARTS = ("box", "points", "segmentation")
-COLOUR = (46 / 255, 204 / 255, 113 / 255)
 _TAG = "MedReasoner."
 
 
@@ -122,20 +118,7 @@ class SceneAnswer:
     @property
     def mask(self) -> Mask:
         """The segment in the volume's grid, with whatever was painted there by hand."""
-        labelmap = slicer.vtkOrientedImageData()
-        node = self.segmentation
-        if node is None or not node.GetBinaryLabelmapRepresentation(SEGMENT, labelmap) or labelmap.IsEmpty():
-            return Mask.empty()
-        grid = slicer.vtkOrientedImageData()
-        size = self.volume.GetImageData().GetDimensions()
-        grid.SetExtent(0, size[0] - 1, 0, size[1] - 1, 0, size[2] - 1)
-        grid.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(self.volume)))
-        resample = slicer.vtkOrientedImageDataResample
-        if not resample.DoGeometriesMatchIgnoreOrigin(labelmap, grid) or not resample.DoGeometriesMatch(labelmap, grid):
-            resample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, labelmap)
-        extent = labelmap.GetExtent()
-        values = vtk_to_numpy(labelmap.GetPointData().GetScalars())
-        return Mask.cropped(values.reshape([extent[n + 1] - extent[n] + 1 for n in (4, 2, 0)]), *extent[::2])
+        return Mask.empty() if self.segmentation is None else segments.read(self.segmentation, self.volume)
 
     # what is done to it
 
@@ -173,7 +156,7 @@ class SceneAnswer:
         if self.segmentation is None:
             return
         name = record.target or _short(record.question)
-        segment = self.segmentation.GetSegmentation().GetSegment(SEGMENT)
+        segment = self.segmentation.GetSegmentation().GetSegment(segments.ID)
         segment.SetName(name)
         self.segmentation.SetName(self.node.GetScene().GenerateUniqueName(name))
         tags = {"Question": record.question, "Reasoning": record.reasoning, "Reasoner": record.reasoner.get("name", "")}
@@ -207,7 +190,8 @@ class SceneAnswer:
             if where is None:
                 _remove(node)
         if mask.count or self.segmentation is not None:
-            self._paint(mask, to_ras)
+            node = self._part("segmentation", "vtkMRMLSegmentationNode")
+            segments.paint(node, self.volume, mask, record.target or "answer")
 
     def _part(self, role: str, kind: str) -> Any:
         """The node of a role, made when there is none, under the volume's parent transform."""
@@ -218,19 +202,6 @@ class SceneAnswer:
             self.node.SetNodeReferenceID(role, node.GetID())
         node.SetAndObserveTransformNodeID(self.volume.GetTransformNodeID())
         return node
-
-    def _paint(self, mask: Mask, to_ras: np.ndarray) -> None:
-        node = self._part("segmentation", "vtkMRMLSegmentationNode")
-        segmentation = node.GetSegmentation()
-        if segmentation.GetSegment(SEGMENT) is None:
-            node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
-            segmentation.AddEmptySegment(SEGMENT, self.record.target or "answer", COLOUR)
-            node.GetDisplayNode().SetOpacity2DFill(0.35)  # what lies under the mask stays visible
-        if not mask.count:
-            slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(node, SEGMENT)
-            return
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        logic.SetBinaryLabelmapToSegment(_oriented(mask, to_ras), node, SEGMENT, logic.MODE_REPLACE)
 
 
 def answers_in(scene: Any) -> list[SceneAnswer]:
@@ -251,18 +222,6 @@ def _remove(node: Any) -> None:
     for each in owned:
         if each is not None:
             scene.RemoveNode(each)
-
-
-def _oriented(mask: Mask, to_ras: np.ndarray) -> Any:
-    """A labelmap that covers only the mask's part of the volume's grid."""
-    image = slicer.vtkOrientedImageData()
-    (i, j, k), (depth, height, width) = mask.offset, mask.voxels.shape
-    image.SetExtent(i, i + width - 1, j, j + height - 1, k, k + depth - 1)
-    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    scalars = vtk_to_numpy(image.GetPointData().GetScalars())
-    scalars[:] = mask.voxels.reshape(-1)
-    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(to_ras))
-    return image
 
 
 def _short(question: str) -> str:

@@ -20,7 +20,7 @@ from MedReasonerLib.client import Server, Steps
 from MedReasonerLib.conversation import Conversation, came_from, region_by_hand
 from MedReasonerLib.network import Job, Progress
 from MedReasonerLib.nifti_header import is_left_handed
-from MedReasonerLib.scene import SceneAnswer
+from MedReasonerLib.scene import SceneAnswer, answers_in
 from MedReasonerLib.shown_slice import ShownSlice
 
 DEBOUNCE_MS = 350  # after the last movement of a box or point
@@ -50,6 +50,7 @@ class Work:
         self.progress: Optional[Progress] = None
         self.message, self.error = "", None
         self.job: Optional[Job] = None
+        self._known: dict[str, SceneAnswer] = {}  # by node: an answer keeps what it can undo
         self._manager = qt.QNetworkAccessManager()
         self._done: Callable[[Any], str] = str
         self._edited = ""
@@ -62,6 +63,13 @@ class Work:
     @property
     def is_busy(self) -> bool:
         return self.job is not None and self.job.is_running
+
+    @property
+    def answers(self) -> list[SceneAnswer]:
+        """The scene's answers, newest first."""
+        found = answers_in(slicer.mrmlScene)
+        self._known = {answer.node.GetID(): self._known.get(answer.node.GetID(), answer) for answer in found}
+        return list(self._known.values())[::-1]
 
     # what the user can do
 
@@ -123,6 +131,8 @@ class Work:
         self._debounce.stop()
         self._release()
         self.current = answer
+        if answer is not None and answer.exists:
+            self._known[answer.node.GetID()] = answer
         for part in ("box", "points"):
             node = getattr(answer, part) if answer is not None and not answer.is_accepted else None
             if node is not None:
@@ -134,6 +144,7 @@ class Work:
         self.cancel()
         self.select(None)
         self.conversation.forget()
+        self._known.clear()
 
     # how jobs run and end
 

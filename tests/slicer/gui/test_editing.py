@@ -174,6 +174,20 @@ def test_history_goes_back_to_slice_and_view(panel: Any, host: Any) -> None:
     assert shown_in(host.views["Red"]).slice_index == first.record.slice_index == 9
 
 
+def test_each_answer_keeps_what_it_can_undo(panel: Any, host: Any, server: Scripted) -> None:
+    show(host, panel)
+    ask(panel, "Where is the block?")
+    first = panel.logic.current
+    before = first.mask.digest
+    move(first.box, -1.8)
+    refined(panel, server, 1)
+    ask(panel, "And this?", consent=False)
+    assert not panel.ui.undoButton.enabled
+    panel.ui.historyList.currentRow = 1
+    click(panel.ui.undoButton)
+    assert first.mask.digest == before
+
+
 def test_whole_volume_can_be_undone(panel: Any, host: Any) -> None:
     show(host, panel)
     ask(panel, "Where is the block?")
