@@ -88,7 +88,7 @@ class Face:
 
     def ask_consent(self, volume: str, address: str) -> None:
         self.ui.consentLabel.text = _(
-            "The image of {volume} will be sent to {address}: its voxels and where they lie, without name or tags. Agree?"
+            "The image of {volume}, its voxels and position without name or tags, will be sent to {address}. Agree?"
         ).format(volume=volume, address=address)
         self.ui.consentFrame.setVisible(True)
         self.show_buttons()

@@ -21,7 +21,6 @@ from MedReasonerLib.nrrd_file import Mask
 from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
 
 KIND = "MedReasoner.answer"  # attribute of the text nodes that are answers
-PARTS = ("box", "points", "segmentation")
 _TAG = "MedReasoner."
 
 
@@ -169,7 +168,7 @@ class SceneAnswer:
             _remove(node)
 
     def show_part(self, part: str, visible: bool) -> None:
-        """Show or hide one of `PARTS`."""
+        """Show or hide the box, the points or the segmentation."""
         node = self.node.GetNodeReference(part)
         if node is not None:
             node.SetDisplayVisibility(visible)
