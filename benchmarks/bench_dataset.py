@@ -1,6 +1,7 @@
 """What does an example cost, and when does a cache pay? Loading, moving, and MONAI's two caches, side by side.
 
-python -m benchmarks.bench_dataset DATA [--examples 200] [--canvas 336] [--repeats 5]   (the last line is JSON)
+python -m benchmarks.bench_dataset DATA [--examples 60] [--canvas 336] [--repeats 3]
+The last line is JSON; benchmarks/results/dataset.json keeps it for umrg-mini.
 
 DATA is a folder in umrg-mini's layout. Every way runs the same chain over the same examples, turn by turn, in processor
 time of one core, because other programs may share the machine; the median of the repeats counts. The first epoch,
@@ -54,9 +55,9 @@ def folder_bytes(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--examples", type=int, default=200, help="evenly spread over the training split")
+    parser.add_argument("--examples", type=int, default=60, help="evenly spread over the training split")
     parser.add_argument("--canvas", type=int, default=336, help="pixels a side")
-    parser.add_argument("--repeats", type=int, default=5, help="epochs of each way; the median is reported")
+    parser.add_argument("--repeats", type=int, default=3, help="epochs of each way; the median is reported")
     args = parser.parse_args()
 
     collection = Collection(args.data, "train")
