@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medreasoner.contract.answer import Box, Point
 from medreasoner.evaluation.cases import Sample
-from medreasoner.expert.litemedsam import LiteMedSam, Look
+from medreasoner.expert.litemedsam import CANVAS, LiteMedSam, Look
 from medreasoner.expert.mask_prompts import points_on
 from medreasoner.metrics import dice
-from rl_training.expert.prompts import carried_along, loose_box, near_box
+from rl_training.expert.prompts import Floats, carried_along, loose_box, near_box
 from rl_training.expert.targets import read_mask
 
 
@@ -44,7 +45,7 @@ class Score:
     dice: Mapping[str, float]
 
 
-def prompts_for(row: int, sample: Sample, mask: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> dict[str, Prompt]:
+def prompts_for(row: int, sample: Sample, mask: NDArray[np.bool_]) -> dict[str, Prompt]:
     """Make a target's prompts; what is random in them depends on its row alone, so that experts compare.
 
     Returns:
@@ -54,7 +55,7 @@ def prompts_for(row: int, sample: Sample, mask: np.ndarray[tuple[int, int], np.d
     """
     rng = np.random.default_rng([2, row])
     size = np.array([sample["width"], sample["height"]] * 2, np.float32)
-    unit = 256 / size.max()  # jitter is defined on the network's canvas
+    unit = CANVAS / size.max()  # jitter is defined on the network's canvas
     truth = np.array(sample["bbox"], np.float32)
     given = np.array(sample["points"], np.float32)
     near = near_box(truth * unit, 0.1, rng) / unit
@@ -71,9 +72,9 @@ def prompts_for(row: int, sample: Sample, mask: np.ndarray[tuple[int, int], np.d
     }
 
 
-def near_points(points: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def near_points(points: Floats, box: Floats, rng: np.random.Generator) -> Floats:
     """Move points by up to 5 % of the box's sides."""
-    return np.asarray(points + rng.uniform(-0.05, 0.05, points.shape) * (box[2:] - box[:2]))
+    return np.asarray(points + rng.uniform(-0.05, 0.05, points.shape) * (box[2:] - box[:2]), np.float32)
 
 
 def evaluate(
@@ -111,11 +112,11 @@ def by_target(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
     return {name: {"n": len(some), **means(some)} for name, some in sorted(grouped.items())}
 
 
-def _box(corners: np.ndarray, size: np.ndarray) -> Box:  # type: ignore[type-arg]
+def _box(corners: Floats, size: Floats) -> Box:
     low = np.clip(corners[:2], 0, size[:2] - 1)
     high = np.clip(corners[2:], low + 1, size[:2])
     return Box(*(float(v) for v in (*low, *high)))
 
 
-def _points(pairs: np.ndarray) -> tuple[Point, Point]:  # type: ignore[type-arg]
+def _points(pairs: Floats) -> tuple[Point, Point]:
     return Point(float(pairs[0, 0]), float(pairs[0, 1])), Point(float(pairs[1, 0]), float(pairs[1, 1]))

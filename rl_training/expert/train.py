@@ -52,9 +52,7 @@ class Tuning:
         self.average = [p.detach().clone() for p in self.live]
         self.optimizer = torch.optim.AdamW(self.live, lr=config.rate, weight_decay=config.weight_decay)
 
-    def train_step(
-        self, asked: Sequence[tuple[Look, Sequence[Target]]], rng: np.random.Generator, rate: float
-    ) -> Tensor:
+    def train_step(self, asked: Sequence[Asked], rng: np.random.Generator, rate: float) -> Tensor:
         """Learn from pictures, each with the targets to ask for; returns the mean loss and its parts, (4,)."""
         decoder = self.in_short_floats()
         parts = torch.stack([self._losses(decoder, look, targets, rng) for look, targets in asked]).mean(0)
