@@ -138,6 +138,15 @@ class Conversation:
         return name
 
 
+def who_is_there() -> Steps:
+    """Ask the server for its name; raises `MedReasonerError` when it has no MedReasoner model."""
+    info = client.read_json((yield client.info()))
+    name = str(info.get("name", ""))
+    if "medreasoner" not in (info.get("models") or {}):
+        raise MedReasonerError(f"the server {name!r} has no MedReasoner model", "start it with `medreasoner serve`")
+    return name
+
+
 def came_from(server: Server, volume: Any, case: str, is_turned: bool = False) -> None:
     """Remember that a volume is a case of a server, so that its labels are saved there.
 

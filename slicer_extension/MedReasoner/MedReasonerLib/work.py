@@ -15,9 +15,8 @@ import slicer
 import vtk
 
 from medreasoner.contract.errors import MedReasonerError
-from MedReasonerLib import client
 from MedReasonerLib.client import Server, Steps
-from MedReasonerLib.conversation import Conversation, came_from, region_by_hand
+from MedReasonerLib.conversation import Conversation, came_from, region_by_hand, who_is_there
 from MedReasonerLib.network import Job, Progress
 from MedReasonerLib.nifti_header import is_left_handed
 from MedReasonerLib.scene import SceneAnswer, answers_in
@@ -53,7 +52,7 @@ class Work:
         self._known: dict[str, SceneAnswer] = {}  # by node: an answer keeps what it can undo
         self._manager = qt.QNetworkAccessManager()
         self._done: Callable[[Any], str] = str
-        self._edited = ""
+        self._edited, self._is_refining = "", False
         self._observed: list[tuple[Any, int]] = []
         self._debounce = qt.QTimer()
         self._debounce.setSingleShot(True)
@@ -74,7 +73,7 @@ class Work:
     # what the user can do
 
     def test_server(self) -> None:
-        self._run(_info(), _is_medreasoner)
+        self._run(who_is_there(), "Connected to {}.".format)
 
     def ask(self, shown: ShownSlice, question: str) -> None:
         self._run(self.conversation.ask(self.server, shown, question), self._answered)
@@ -83,6 +82,7 @@ class Work:
         """Get a new mask for the current answer's box and points; quicker than a question."""
         if self.current is not None:
             self._run(self.conversation.refine(self.server, self.current, what), self._refined)
+            self._is_refining = True
 
     def draw_box(self, shown: ShownSlice, question: str) -> None:
         """Put a box on the slice for the user to move, whatever the reasoner said; the mask follows the box."""
@@ -150,7 +150,7 @@ class Work:
 
     def _run(self, steps: Steps, done: Callable[[Any], str]) -> None:
         self.cancel()
-        self._done = done
+        self._done, self._is_refining = done, False
         self.job = Job(self._manager, self.server, steps, self._finished, self._failed, self._progressed)
 
     def _finished(self, found: Any) -> None:
@@ -205,6 +205,9 @@ class Work:
         return edited
 
     def _refine_edited(self) -> None:
+        if self.is_busy and not self._is_refining:
+            self._debounce.start()  # no question is given up for a moved box
+            return
         if self.current is not None and self.current.exists and _is_moved(self.current):
             self.refine(self._edited)
 
@@ -234,15 +237,3 @@ def _is_moved(answer: SceneAnswer) -> bool:
 
 def _differ(now: list[float], before: list[float]) -> bool:
     return len(now) != len(before) or any(abs(a - b) > MOVED_PIXELS for a, b in zip(now, before))
-
-
-def _info() -> Steps:
-    return client.read_json((yield client.info()))
-
-
-def _is_medreasoner(info: dict[str, Any]) -> str:
-    if "medreasoner" not in (info.get("models") or {}):
-        raise MedReasonerError(
-            f"the server {info.get('name', '')!r} has no MedReasoner model", "start it with `medreasoner serve`"
-        )
-    return f"Connected to {info.get('name', 'the server')}."

@@ -69,6 +69,20 @@ def test_moving_a_point_asks_for_the_mask(panel: Any, host: Any, server: Scripte
     assert len(server.asked[1]["points"]) == 2
 
 
+def test_a_moved_box_does_not_end_a_question(panel: Any, host: Any, server: Scripted) -> None:
+    show(host, panel)
+    ask(panel, "Where is the block?")
+    ask(panel, "slow", wait=False)
+    until(lambda: server.count("POST", "/infer") == 2)
+    move(panel.logic.current.box, -1.8)
+    settle(0.6)
+    assert panel.logic.is_busy
+    server.release.set()
+    until(lambda: not panel.logic.is_busy)
+    assert panel.logic.current.record.question == "slow"
+    assert models(server) == ["medreasoner", "medreasoner"]
+
+
 def test_colours_and_selection_of_the_box_ask_nothing(panel: Any, host: Any, server: Scripted) -> None:
     show(host, panel)
     ask(panel, "Where is the block?")
