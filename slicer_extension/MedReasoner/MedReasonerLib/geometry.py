@@ -1,7 +1,7 @@
 """Which slice of the volume a view shows, and how the server's picture of it lies in voxels. NumPy only.
 
 The server cuts and flips the slice itself, so this module says again, for a client without the server's code, what
-docs/coordinates.md and medreasoner/imaging/planes.py say; tests/slicer/test_geometry.py compares the two.
+docs/coordinates.md and medreasoner/imaging/planes.py say; tests/slicer/test_slice_geometry.py compares the two.
 IJK: voxel centres. Picture pixels: outer corner. RAS here is the volume's own, before any parent transform.
 """
 
