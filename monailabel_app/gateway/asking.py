@@ -22,7 +22,6 @@ from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.tokens import Role
 from monailabel_app.gateway.uploads import field, opened_form
 from monailabel_app.gateway.validation import checked_output, checked_params, known_image, session_image
-from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore
 from monailabel_app.lib.dicom_output import dicom_seg, dicom_sr
 
 
@@ -80,15 +79,15 @@ def _checked(here: Service, request: Request, text: str) -> Question:
     output = checked_output(query.get("output") or "all")
     params = checked_params(model, text)
     image, session = query.get("image", ""), query.get("session_id", "")
-    store = here.application.datastore()
-    if output.startswith("dicom") and (session or not isinstance(store, DicomDatastore)):
-        raise Refusal("results in DICOM refer to a stored series, and this image is none", "use another output")
     if session:
         image, path = "", session_image(here.application.sessions(), session)
     elif image:
+        store = here.application.datastore()
         path = str(store.get_image_uri(known_image(store, image)))
     else:
         raise Refusal("the request names no image", "add ?image=ID, or ?session_id=ID after PUT /session/")
+    if output.startswith("dicom") and (session or not Path(path).is_dir()):  # a series is a folder of its files
+        raise Refusal("results in DICOM refer to a stored series, and this image is none", "use another output")
     id = request.headers.get("x-request-id") or uuid.uuid4().hex
     return Question(id, request.state.user.name, model, image, path, params, output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from tests.app.small import data_folder
 
 ROOT = Path(__file__).parents[2]
-START_S, END_S = 180, 60  # generous: the machine may be busy with other tests
+START_S, END_S = 300, 60  # generous: the machine may be busy with other tests
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,13 @@ def _wait_until_ready(server: RunningServer) -> None:
 
 
 def make_studies(folder: Path) -> Path:
-    """A fundus photograph (`retina.jpg`), a head MR (`anatomical`) and an oblique volume (`oblique`)."""
+    """A fundus photograph (`retina`), a head MR (`anatomical`), an oblique volume (`oblique`) and a DICOM CT slice."""
     folder.mkdir(parents=True)
     photograph = data_folder("skimage") / "data" / "retina.jpg"
     Image.open(photograph).resize((512, 512)).save(folder / "retina.jpg")
     anatomical = nibabel.load(data_folder("nibabel") / "tests" / "data" / "anatomical.nii")
     nibabel.save(anatomical, folder / "anatomical.nii")
+    shutil.copy(data_folder("pydicom") / "data" / "test_files" / "CT_small.dcm", folder / "slice.dcm")
     angle = np.deg2rad(20)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     affine = np.eye(4)
