@@ -72,7 +72,7 @@ def first_answer(url: str, folder: Path, server: subprocess.Popen[bytes]) -> dic
     """Wait until the server is ready, and ask about the first practice image."""
     image = pydicom.dcmread(folder / "practice" / "images" / "01.dcm", stop_before_pixels=True).SeriesInstanceUID
     with httpx.Client(base_url=url, timeout=120) as client:
-        for _ in range(120):
+        for _ in range(600):  # a busy machine takes minutes to import what a server needs
             assert server.poll() is None, (folder / "server.log").read_text()[-3000:]
             try:
                 if client.get("/readyz").status_code == 200:
