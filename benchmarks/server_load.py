@@ -29,8 +29,7 @@ import numpy as np
 from PIL import Image
 from requests_toolbelt import MultipartDecoder
 
-from tests.app.server import RunningServer, running
-from tests.app.small import data_folder
+from tests.app.server import RunningServer, data_folder, running
 
 QUESTIONS = ("Where do the nerve fibres leave the eye as one bundle?", "Which part of the skin looks dangerous?")
 BOXES = ([20, 60, 90, 130], [60, 30, 200, 180])

@@ -24,8 +24,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from tests.app.server import running
-from tests.app.small import data_folder
+from tests.app.server import data_folder, running
 
 SLICES = 30
 OUTPUTS = ("all", "json")

@@ -11,14 +11,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import nibabel
 import numpy as np
 from PIL import Image
-
-from tests.app.small import data_folder
 
 ROOT = Path(__file__).parents[2]
 START_S, END_S = 300, 60  # generous: the machine may be busy with other tests
@@ -99,6 +98,14 @@ def _wait_until_ready(server: RunningServer) -> None:
                 return
         time.sleep(0.2)
     raise AssertionError(f"the server was not ready after {START_S} s:\n{server.log[-4000:]}")
+
+
+def data_folder(package: str) -> Path:
+    """The folder of an installed package, for the files that it carries."""
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
 
 
 def make_studies(folder: Path) -> Path:

@@ -7,7 +7,6 @@ import socket
 import tempfile
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import uvicorn
@@ -76,12 +75,3 @@ def served(application, settings=None):
         finally:
             server.should_exit = True  # what SIGTERM sets
             thread.join(30)
-
-
-def data_folder(package: str) -> Path:
-    """The folder of test files that an installed package carries."""
-    from importlib.util import find_spec
-
-    spec = find_spec(package)
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).parent

@@ -23,8 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from medreasoner.contract.wire import GroundingResult
 from medreasoner.imaging import open_image
-from tests.app.server import RunningServer
-from tests.app.small import data_folder
+from tests.app.server import RunningServer, data_folder
 
 CT_SERIES = Path(pydicom.data.__file__).parent / "test_files" / "dicomdirtests" / "98892001" / "CT5N"
 DISC = np.array([115, 560, 295, 770]) * 384 / 1411  # the optic disc in the photograph, read off by eye

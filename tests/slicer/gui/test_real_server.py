@@ -12,8 +12,7 @@ from PIL import Image
 
 from medreasoner.contract.answer import Box
 from medreasoner.geometry import box_iou
-from tests.app.server import RunningServer, make_studies, running
-from tests.app.small import data_folder
+from tests.app.server import RunningServer, data_folder, make_studies, running
 from tests.collection import DISC
 from tests.slicer.gui.conftest import ask, click, settle, until
 
