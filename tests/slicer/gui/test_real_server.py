@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from medreasoner.contract.answer import Box
 from medreasoner.geometry import box_iou
-from tests.app.server import RunningServer, data_folder, make_studies, running
+from tests.app.server import RunningServer, data_folder, running
 from tests.collection import DISC
 from tests.slicer.gui.conftest import ask, click, settle, until
 
@@ -22,7 +23,9 @@ SLOW = 120  # seconds: the machine may be busy
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     work = tmp_path_factory.mktemp("server")
-    with running(make_studies(work / "studies"), work / "run") as found:
+    (work / "studies").mkdir()
+    shutil.copy(data_folder("nibabel") / "tests" / "data" / "anatomical.nii", work / "studies")
+    with running(work / "studies", work / "run") as found:
         yield found
 
 
