@@ -183,7 +183,7 @@ def serve_command(
     studies: Annotated[str, typer.Argument(help="folder of images, or the URL of a DICOMweb server")],
     host: Annotated[str, typer.Option(help="address to listen on; other machines need tokens")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    conf: Annotated[list[str] | None, typer.Option(help="a setting, KEY=VALUE (docs/deployment.md lists them)")] = None,
+    conf: Annotated[list[str] | None, typer.Option(help="a setting, KEY=VALUE (README lists them)")] = None,
 ) -> None:
     """Serve questions to 3D Slicer and any MONAI Label client, until interrupted."""
     if not all(find_spec(package) for package in ("monailabel", "monailabel_app")):

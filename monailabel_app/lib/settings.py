@@ -26,7 +26,7 @@ class SettingsError(MedReasonerError):
 
 
 def _knob(default: Any, about: str, unit: str = "", at_least: float | None = None, secret: bool = False) -> Any:
-    """Describe one setting; docs/deployment.md shows the same text, and a test compares them."""
+    """Describe one setting; README shows the same text, and a test compares them."""
     return field(default=default, repr=not secret, metadata={"about": about, "unit": unit, "at_least": at_least})
 
 

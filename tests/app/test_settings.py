@@ -8,7 +8,7 @@ import pytest
 
 from monailabel_app.lib.settings import Settings, SettingsError
 
-DEPLOYMENT = Path(__file__).parents[2] / "docs" / "deployment.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_command_line_wins_over_the_environment_over_the_file_over_the_default(tmp_path):
@@ -73,7 +73,7 @@ def test_secrets_are_never_shown():
 
 def test_the_documented_table_is_the_code_s():
     rows = re.findall(
-        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", DEPLOYMENT.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", README.read_text(encoding="utf-8"), re.MULTILINE
     )
     expected = [(f.name, _shown(f.default), f.metadata["unit"], f.metadata["about"]) for f in fields(Settings)]
     assert rows == expected
