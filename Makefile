@@ -32,10 +32,10 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m 'not nightly'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not nightly' -n 2 --dist loadfile
 
 nightly: $(READY)
-	$(BIN)/pytest -m nightly
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m nightly
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
