@@ -12,12 +12,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
-import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +24,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
+from benchmarks.figures import print_figures
 from medreasoner.contract.answer import Box, GroundingAnswer, parse_answer
 from medreasoner.contract.errors import AnswerError
 from medreasoner.expert import load_expert
@@ -164,13 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=4, help="medians over this many")
     args = parser.parse_args()
-    found = measure(args.repeats)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    found["commit"], found["command"] = commit.stdout.strip(), "python -m benchmarks.answer_latency"
-    found["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}, no GPU"
-    for name, value in found.items():
-        print(f"{name}: {value}")
-    print(json.dumps(found))
+    print_figures(measure(args.repeats))
 
 
 if __name__ == "__main__":

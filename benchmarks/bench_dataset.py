@@ -11,17 +11,14 @@ which fills a cache, is given apart.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import print_figures
 from rl_training.dataset import Collection, Example
 from rl_training.dataset.augmentation import in_memory, on_disk, training_chain
 from rl_training.dataset.loading import LoadExample
@@ -85,24 +82,15 @@ def main() -> None:
         print(
             f"{name:10} {milliseconds:7.1f} ms an example, {medians['anew'] / milliseconds:5.2f} times as fast as anew"
         )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    print(
-        json.dumps(
-            {
-                "question": "processor time of an example through the training chain, by where loading is kept",
-                "data": args.data.resolve().name,
-                "examples": count,
-                "canvas": args.canvas,
-                "repeats": args.repeats,
-                "ms_an_example": {name: round(value, 2) for name, value in medians.items()},
-                "times_as_fast_as_anew": {name: round(medians["anew"] / value, 2) for name, value in medians.items()},
-                "first_epoch_ms": {name: round(value, 2) for name, value in filled.items()},
-                "disk_bytes_an_example": round(disk_bytes),
-                "commit": commit,
-                "python": platform.python_version(),
-                "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            }
-        )
+    print_figures(
+        {
+            "question": "processor time of an example through the training chain, by where loading is kept",
+            "examples": count,
+            "ms_an_example": {name: round(value, 2) for name, value in medians.items()},
+            "times_as_fast_as_anew": {name: round(medians["anew"] / value, 2) for name, value in medians.items()},
+            "first_epoch_ms": {name: round(value, 2) for name, value in filled.items()},
+            "disk_bytes_an_example": round(disk_bytes),
+        }
     )
 
 

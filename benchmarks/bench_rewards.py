@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.figures import print_figures
 from rl_training.rewards import REWARDS, combine
 from rl_training.rewards.reading import read
 
@@ -77,21 +75,13 @@ def main() -> None:
     for name in rewards:
         print(f"{name:34}", *(f"{found[length][name]:>9,}/s at {length} characters" for length in found))
     slowest = {length: min(rates.values()) for length, rates in found.items()}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    print(
-        json.dumps(
-            {
-                "question": "completions a second on one core without the expert, by characters of reasoning",
-                "target": TARGET,
-                "slowest": slowest,
-                "completions_per_s": found,
-                "completions": args.completions,
-                "repeats": args.repeats,
-                "commit": commit,
-                "python": platform.python_version(),
-                "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            }
-        )
+    print_figures(
+        {
+            "question": "completions a second on one core without the expert, by characters of reasoning",
+            "target": TARGET,
+            "slowest": slowest,
+            "completions_per_s": found,
+        }
     )
 
 

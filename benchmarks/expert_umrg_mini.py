@@ -11,11 +11,7 @@ output is JSON.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import print_figures
 from medreasoner.evaluation.cases import read_samples
 from medreasoner.expert import EXPERTS
 from medreasoner.expert.litemedsam import LiteMedSam, Look
@@ -97,12 +94,7 @@ def main() -> None:
         for name in KINDS:
             for kind, (mean, low, high) in found[group][name].items():
                 print(f"  {name:18s} {kind:10s} {mean:.3f} ({low:.3f} to {high:.3f})")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    most = f" --seconds {args.seconds:.0f}" if args.seconds < 1e9 else ""
-    found["command"] = f"python -m benchmarks.expert_umrg_mini DATA --split {args.split}{most}"
-    found["commit"], found["seconds"] = commit.stdout.strip(), round(time.monotonic() - start)
-    found["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}, no GPU"
-    print(json.dumps(found))
+    print_figures({**found, "seconds": round(time.monotonic() - start)})
 
 
 if __name__ == "__main__":

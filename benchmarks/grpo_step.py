@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
-import json
 import os
-import platform
 import resource
 import tempfile
 import time
@@ -29,6 +27,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
+from benchmarks.figures import print_figures
 from medreasoner.contract.answer import Box, Point
 from medreasoner.evaluation.questions import Entry
 from medreasoner.reasoner.card import ReasonerCard
@@ -158,12 +157,9 @@ def main() -> None:
         results = {
             name: timed(config, folder, canvas, where) for name, config in (("ours", ours), ("trl_defaults", plain))
         }
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, GPU: {gpu}, {devices()} processes"
-    setting = {"shape": given.shape, "lora": given.lora, "attention": attention_of(ours), "machine": machine}
     if int(os.environ.get("RANK", "0")) == 0:
-        note = "process peak so far" if gpu == "none" else "allocated on the first GPU"
-        print(json.dumps({**setting, "group": given.group, **results, "peak_is": note}))
+        peak_is = "allocated on the first GPU" if torch.cuda.is_available() else "of the process so far"
+        print_figures({"attention": attention_of(ours), "processes": devices(), **results, "peak_is": peak_is})
 
 
 if __name__ == "__main__":

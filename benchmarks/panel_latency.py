@@ -13,12 +13,9 @@ Needs Python 3.11 (slicer-core); set nothing else: QT_QPA_PLATFORM becomes offsc
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.figures import print_figures
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -163,14 +162,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=200, help="of the 512 x 512 volume")
     parser.add_argument("--repeats", type=int, default=5, help="medians over this many")
     args = parser.parse_args()
-    found = measure(args.slices, args.repeats)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    found["commit"] = commit.stdout.strip()
-    found["command"] = f"python -m benchmarks.panel_latency --slices {args.slices} --repeats {args.repeats}"
-    found["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}, no GPU"
-    for name, value in found.items():
-        print(f"{name}: {value}")
-    print(json.dumps(found))
+    print_figures(measure(args.slices, args.repeats))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -29,6 +28,7 @@ import numpy as np
 from PIL import Image
 from requests_toolbelt import MultipartDecoder
 
+from benchmarks.figures import print_figures
 from tests.app.server import RunningServer, data_folder, running
 
 QUESTIONS = ("Where do the nerve fibres leave the eye as one bundle?", "Which part of the skin looks dangerous?")
@@ -174,14 +174,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--queue", type=int, default=6, help="questions that may wait; fewer than the clients send")
     args = parser.parse_args()
-    found = measure(args.seconds, args.clients, args.queue)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    found["commit"] = commit.stdout.strip()
-    found["command"] = f"python -m benchmarks.server_load --seconds {args.seconds:g}"
-    found["machine"] = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, no GPU"
-    for name, value in found.items():
-        print(f"{name}: {value}")
-    print(json.dumps(found))
+    print_figures(measure(args.seconds, args.clients, args.queue))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +22,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from benchmarks.figures import print_figures
 from tests.app.server import data_folder, running
 
 SLICES = 30
@@ -81,16 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20, help="medians over this many")
     args = parser.parse_args()
-    found = measure(args.repeats)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    found["commit"], found["command"] = (
-        commit.stdout.strip(),
-        f"python -m benchmarks.server_overhead --repeats {args.repeats}",
-    )
-    found["machine"] = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, no GPU"
-    for name, value in found.items():
-        print(f"{name}: {value}")
-    print(json.dumps(found))
+    print_figures(measure(args.repeats))
 
 
 if __name__ == "__main__":
