@@ -72,9 +72,7 @@ def test_secrets_are_never_shown():
 
 
 def test_the_documented_table_is_the_code_s():
-    rows = re.findall(
-        r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", README.read_text(encoding="utf-8"), re.MULTILINE
-    )
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
     expected = [(f.name, _shown(f.default), f.metadata["unit"], f.metadata["about"]) for f in fields(Settings)]
     assert rows == expected
 
