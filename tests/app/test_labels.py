@@ -63,10 +63,11 @@ def test_an_answer_about_an_uploaded_volume_becomes_knowledge(
 
 
 def test_what_is_labelled_is_no_longer_proposed(client: MONAILabelClient, tmp_path: Path) -> None:
-    client.upload_image(str(volume(tmp_path / "case.nii.gz", 90)), "aaa-first")
-    assert client.next_sample("first", {})["id"] == "aaa-first"
-    client.save_label("aaa-first", str(volume(tmp_path / "mask.nii.gz")), "final", {})
-    assert client.next_sample("first", {})["id"] != "aaa-first"
+    # by name, before the other tests' cases and the series, whose UIDs begin with 1
+    client.upload_image(str(volume(tmp_path / "case.nii.gz", 90)), "0-first")
+    assert client.next_sample("first", {})["id"] == "0-first"
+    client.save_label("0-first", str(volume(tmp_path / "mask.nii.gz")), "final", {})
+    assert client.next_sample("first", {})["id"] != "0-first"
 
 
 def test_what_cannot_be_saved_is_said_and_the_label_before_stays(

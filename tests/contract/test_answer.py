@@ -209,9 +209,8 @@ def test_area_counts_half_open_pixels() -> None:
     assert Box(2, 3, 12, 8).area == 50
 
 
-@pytest.mark.parametrize("kind", [MedReasonerError, *MedReasonerError.__subclasses__()])
+@pytest.mark.parametrize("kind", [k for k in vars(errors).values() if isinstance(k, type)])
 def test_errors_survive_a_worker_process(kind: type[MedReasonerError]) -> None:
     error = kind("no box", "ask again")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.what, again.hint, str(again)) == (kind, "no box", "ask again", "no box\n  -> ask again")
-    assert kind.__name__ in vars(errors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from medreasoner.contract.answer import Box, GroundingAnswer, Point
@@ -61,10 +60,9 @@ def test_asks_corrects_and_takes_back(reading: Reading) -> None:
 def test_a_box_drawn_without_a_question_gets_a_mask_and_no_reasoning(reading: Reading) -> None:
     reading.open(RETINA)
     found = reading.refine(Box(120, 565, 290, 765))
-    rows, columns = np.nonzero(found.grounding.mask)
-    assert found.grounding.mask.sum() > 5000  # the optic cup at least, of 100 pixels across
-    assert 110 < columns.min() < columns.max() < 300
-    assert 555 < rows.min() < rows.max() < 775
+    mask = found.grounding.mask
+    assert mask.sum() > 5000  # the optic cup at least, of 100 pixels across
+    assert mask[565:765, 120:290].sum() > 0.9 * mask.sum()
     assert found.grounding.answer.reasoning == ""
 
 
