@@ -120,16 +120,22 @@ def _slicer_segment(volume: NDArray[Any], name: str) -> dict[str, object]:
     }
 
 
+def nrrd_geometry(image: StoredImage) -> dict[str, Any]:
+    """Return what an NRRD header says of three axes i, j, k: where they lie in the patient, or their spacing."""
+    if image.index_to_lps is None:
+        return {"kinds": ["domain"] * 3, "spacings": list(image.pixel_size)}
+    return {
+        "kinds": ["domain"] * 3,
+        "space": "left-posterior-superior",
+        "space directions": image.index_to_lps[:3, :3].T,
+        "space origin": image.index_to_lps[:3, 3],
+    }
+
+
 def _write_nrrd(volume: NDArray[Any], image: StoredImage, path: Path, more: dict[str, object]) -> None:
     import nrrd
 
-    header: dict[str, object] = {"encoding": "gzip", "kinds": ["domain"] * 3, **more}
-    if image.index_to_lps is None:
-        header["spacings"] = list(image.pixel_size)
-    else:
-        header["space"] = "left-posterior-superior"
-        header["space directions"] = image.index_to_lps[:3, :3].T
-        header["space origin"] = image.index_to_lps[:3, 3]
+    header = {"encoding": "gzip", **nrrd_geometry(image), **more}
     nrrd.write(str(path), volume, header, compression_level=1, index_order="F")  # 9 takes longer and saves little
 
 

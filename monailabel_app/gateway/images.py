@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from monailabel_app.gateway.errors import Conflict, NotAllowed, NotFound, Refusal
+from medreasoner.imaging import open_image, write_volume
+from monailabel_app.gateway.errors import Conflict, NotAllowed, Refusal
 from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.tokens import Role
 from monailabel_app.gateway.uploads import WrongKind, ending, field, files, keep, opened_form
@@ -45,12 +47,12 @@ async def add_image(request: Request) -> Response:
 
 
 def image_file(request: Request) -> Response:
-    """The image's file (GET), or whether there is one (HEAD)."""
-    store = service(request).application.datastore()
-    path = Path(store.get_image_uri(known_image(store, request.query_params.get("image", ""))))
-    if not path.is_file():
-        raise NotFound("this image is a series of files", "fetch it from the archive that it comes from")
-    return FileResponse(path, filename=path.name)
+    """The image as one file (GET), or whether there is one (HEAD)."""
+    store, id = service(request).application.datastore(), request.query_params.get("image", "")
+    path = Path(store.get_image_uri(known_image(store, id)))
+    if path.is_file():
+        return FileResponse(path, filename=path.name)
+    return Response() if request.method == "HEAD" else _one_file(path, id)
 
 
 def image_info(request: Request) -> Response:
@@ -71,6 +73,17 @@ def without_paths(info: Any) -> Any:
     if not isinstance(info, dict):
         return info
     return {key: without_paths(value) for key, value in info.items() if key != "path"}
+
+
+def _one_file(series: Path, id: str) -> Response:
+    """A folder of DICOM files as one NRRD without the patient's name, since clients take a single file."""
+    folder = Path(tempfile.mkdtemp(prefix="medreasoner-"))
+    try:
+        file = write_volume(open_image(series), folder / "volume.nrrd")
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return FileResponse(file, filename=f"{id}.nrrd", background=BackgroundTask(shutil.rmtree, folder))
 
 
 def _add(here: Service, name: str, upload: UploadFile, params: dict[str, Any]) -> str:

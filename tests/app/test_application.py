@@ -8,7 +8,10 @@ import re
 import nibabel
 import numpy as np
 import pydicom
+import pytest
+import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
+from pydicom.data import get_testdata_file
 from requests_toolbelt import MultipartDecoder
 
 NERVE = "Where do the nerve fibres leave the eye as one bundle?"
@@ -77,6 +80,21 @@ def counted(client, sample):
     """The value of one of the metrics; 0 where it was never counted."""
     found = re.search(re.escape(sample) + r" (\S+)", client.get("/metrics").text)
     return float(found[1]) if found else 0.0
+
+
+def test_a_series_is_handed_out_as_one_file(server, tmp_path):
+    file = get_testdata_file("CT_small.dcm")
+    uid = pydicom.dcmread(file, stop_before_pixels=True).SeriesInstanceUID
+    with server.client() as client:
+        assert client.head(f"/datastore/image?image={uid}").is_success
+        reply = client.get(f"/datastore/image?image={uid}")
+    assert f'filename="{uid}.nrrd"' in reply.headers["content-disposition"]
+    (tmp_path / "case.nrrd").write_bytes(reply.content)
+    volume = sitk.ReadImage(str(tmp_path / "case.nrrd"))
+    expected = sitk.ReadImage(file)
+    assert (sitk.GetArrayFromImage(volume) == sitk.GetArrayFromImage(expected)).all()
+    assert volume.GetOrigin() == pytest.approx(expected.GetOrigin())
+    assert volume.GetSpacing()[:2] == pytest.approx(expected.GetSpacing()[:2])
 
 
 def test_answers_metrics_audit_log_and_ordinary_log(server):
