@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
+
+from tests.missing import missing
 
 # No connections but to the page under test, and no prompts.
 _FLAGS = (
@@ -25,12 +25,7 @@ _FLAGS = (
 def chromium() -> str:
     """Return Chromium's path; without it the test fails in CI and says so elsewhere."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        wanted = "Chromium is not installed: bash scripts/install_system_packages.sh"
-        if os.environ.get("CI") == "true":
-            pytest.fail(wanted)
-        pytest.skip(wanted)
-    return found
+    return found or missing("Chromium")
 
 
 class Browser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -15,6 +14,7 @@ import pytest
 import requests
 
 from tests.app.server import free_port
+from tests.missing import missing
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "archive", "secret"
@@ -28,8 +28,7 @@ def orthanc(folder: Path) -> Iterator[str]:
     """
     program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
     if program is None or not PLUGIN.exists():
-        missing = "the packages orthanc and orthanc-dicomweb are not installed"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+        missing("Orthanc with its DICOMweb plug-in")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     settings = {

@@ -18,7 +18,7 @@ def open_datastore(studies: str, settings: Settings) -> Datastore:
         settings: how to speak to the archive.
 
     Raises:
-        MedReasonerError: the folder does not exist.
+        MedReasonerError: the folder does not exist, or cannot be read or written.
     """
     if studies.startswith(("http://", "https://")):
         from monailabel_app.lib.datastore.dicomweb import DicomWebDatastore
@@ -27,6 +27,7 @@ def open_datastore(studies: str, settings: Settings) -> Datastore:
     folder = Path(studies).expanduser()
     if not folder.is_dir():
         raise MedReasonerError(f"there is no folder {folder}", "name the folder of the studies, or a DICOMweb URL")
-    from monailabel_app.lib.datastore.mixed_folder import open_folder
+    from monailabel_app.lib.datastore.local import open_local
+    from monailabel_app.lib.datastore.mixed_folder import MixedFolderDatastore
 
-    return open_folder(folder)
+    return open_local(folder, MixedFolderDatastore)

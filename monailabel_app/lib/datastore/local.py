@@ -125,14 +125,14 @@ class LocalDatastore(ShelvedDatastore):
                     log.warning("took over the label %s of %s from MONAI Label", mask.parent.name, image)
 
 
-def open_local(folder: Path) -> LocalDatastore:
-    """Open a folder of images, however an earlier server ended.
+def open_local(folder: Path, kind: type[LocalDatastore] = LocalDatastore) -> LocalDatastore:
+    """Open a folder of images as that kind of datastore, however an earlier server ended.
 
     Raises:
         MedReasonerError: it cannot be read or written.
     """
     try:
-        return LocalDatastore(folder)
+        return kind(folder)
     except OSError as error:
         raise MedReasonerError(
             f"the studies folder {folder} cannot be used: {error.strerror or error}", "check who may read and write it"

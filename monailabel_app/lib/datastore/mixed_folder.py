@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medreasoner.contract.errors import MedReasonerError
 from monailabel_app.lib.datastore.dicom_folder import DicomFolderDatastore, is_dicom
 from monailabel_app.lib.datastore.local import LocalDatastore
 
@@ -48,17 +47,3 @@ class MixedFolderDatastore(LocalDatastore):
 
     def refresh(self) -> None:
         self._series.refresh()
-
-
-def open_folder(folder: Path) -> MixedFolderDatastore:
-    """Open a folder of studies, however an earlier server ended.
-
-    Raises:
-        MedReasonerError: it cannot be read or written.
-    """
-    try:
-        return MixedFolderDatastore(folder)
-    except OSError as error:
-        raise MedReasonerError(
-            f"the studies folder {folder} cannot be used: {error.strerror or error}", "check who may read and write it"
-        ) from error
