@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import MISSING, fields
+from datetime import datetime, timedelta
 from typing import Any, Optional
 
 from medreasoner.contract.answer import Box
@@ -112,6 +113,17 @@ def checked_points(points: Any) -> Optional[list[list[float]]]:
             f"the points {str(points)[:80]} are not pairs of numbers", "send [[x, y], ...] in picture pixels"
         )
     return [[float(x), float(y)] for x, y in points]
+
+
+def checked_moment(value: Any, name: str) -> str:
+    """The time as it came, once it reads as ISO 8601 in UTC (a final Z, Python reads from 3.11 on only)."""
+    try:
+        moment = datetime.fromisoformat(value[:-1] + "+00:00" if value.endswith("Z") else value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MedReasonerError(f"{name} is {str(value)[:40]!r}", "send a time such as 2026-01-31T12:00:00Z") from error
+    if moment.utcoffset() != timedelta(0):
+        raise MedReasonerError(f"{name}, {value}, is not in UTC", "send a time such as 2026-01-31T12:00:00Z")
+    return str(value)
 
 
 def _are_numbers(values: Any, count: int) -> bool:

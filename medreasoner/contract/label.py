@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from medreasoner.contract.checks import (
@@ -16,6 +16,7 @@ from medreasoner.contract.checks import (
     check_axis,
     check_slice,
     checked_box,
+    checked_moment,
     checked_points,
     checked_question,
     checked_window,
@@ -104,7 +105,7 @@ class LabelRecord:
             reasoner=_texts(values, "reasoner"),
             expert=_texts(values, "expert"),
             author=_text(values, "author"),
-            saved_at=_moment(values["saved_at"], "saved_at") if values.get("saved_at") else "",
+            saved_at=checked_moment(values["saved_at"], "saved_at") if values.get("saved_at") else "",
             edits=_edits(values.get("edits", [])),
         )
         if record.absent and (record.box is not None or record.points is not None):
@@ -153,15 +154,4 @@ def _edits(values: Any) -> tuple[LabelEdit, ...]:
             raise MedReasonerError(
                 f"{str(edit)[:80]} is not an edit", f"send what, one of {', '.join(EDITABLE)}, and at, a time"
             )
-    return tuple(LabelEdit(edit["what"], _moment(edit["at"], "at")) for edit in values)
-
-
-def _moment(value: Any, name: str) -> str:
-    """The time as it came, once it reads as ISO 8601 in UTC (a final Z, Python reads from 3.11 on only)."""
-    try:
-        moment = datetime.fromisoformat(value[:-1] + "+00:00" if value.endswith("Z") else value)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise MedReasonerError(f"{name} is {str(value)[:40]!r}", "send a time such as 2026-01-31T12:00:00Z") from error
-    if moment.utcoffset() != timedelta(0):
-        raise MedReasonerError(f"{name}, {value}, is not in UTC", "send a time such as 2026-01-31T12:00:00Z")
-    return str(value)
+    return tuple(LabelEdit(edit["what"], checked_moment(edit["at"], "at")) for edit in values)

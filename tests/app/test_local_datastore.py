@@ -20,8 +20,8 @@ from PIL import Image
 from medreasoner.contract.errors import ImageError, MedReasonerError
 from medreasoner.contract.label import LabelEdit, LabelRecord
 from medreasoner.contract.wire import GroundingResult
+from medreasoner.durable import PARTIAL
 from monailabel_app.lib.datastore import open_datastore
-from monailabel_app.lib.datastore.durable import PARTIAL
 from monailabel_app.lib.datastore.label_shelf import FOLDER, LabelShelf, UnknownLabel
 from monailabel_app.lib.datastore.local import LocalDatastore, open_local
 from monailabel_app.lib.datastore.shelved import UnknownImage

@@ -16,11 +16,11 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from medreasoner.contract.errors import ImageError
+from medreasoner.durable import write_durably
 from medreasoner.imaging.dicom_dataset import is_image, read_attributes, read_header
 from medreasoner.imaging.signatures import HEAD_BYTES, kind_of
 from monailabel_app.lib.datastore.archive import is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
-from monailabel_app.lib.datastore.durable import write_durably
 from monailabel_app.lib.datastore.label_shelf import FOLDER as LABELS
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 

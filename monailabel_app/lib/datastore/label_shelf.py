@@ -17,7 +17,7 @@ from typing import Any
 
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import now
-from monailabel_app.lib.datastore.durable import PARTIAL, write_durably
+from medreasoner.durable import PARTIAL, write_durably
 
 log = logging.getLogger(__name__)
 FOLDER = "medreasoner_labels"  # what a shelf in a folder of studies is called; its files are not studies

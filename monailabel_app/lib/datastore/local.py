@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medreasoner.contract.errors import ImageError, MedReasonerError
+from medreasoner.durable import PARTIAL, copy_durably
 from medreasoner.imaging import open_image
-from monailabel_app.lib.datastore.durable import PARTIAL, copy_durably
 from monailabel_app.lib.datastore.label_shelf import FOLDER, LabelShelf
 from monailabel_app.lib.datastore.shelved import (
     MASK_ENDINGS,

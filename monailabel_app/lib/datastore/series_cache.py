@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from monailabel_app.lib.datastore.durable import PARTIAL
+from medreasoner.durable import PARTIAL
 
 log = logging.getLogger(__name__)
 IN_USE_SECONDS = 600.0  # a series asked for so lately may still be read

@@ -1,4 +1,4 @@
-"""Files that are either there as a whole or not at all, whatever ends the server."""
+"""Files and folders that are either there as a whole or not at all, whatever ends the program. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-PARTIAL = ".partial-"  # begins the names of files that were never finished
+PARTIAL = ".partial-"  # begins the names of files and folders that were never finished
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -42,12 +42,31 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last: a rename is durable only once its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which takes the free name `path` once all that was written into it is on the disk.
+
+    Raises:
+        OSError: there is something at `path`, or the folder around it cannot be written.
+    """
+    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
+    try:
+        yield partial
+        for found in (*partial.rglob("*"), partial):
+            _sync(found)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's content or a folder's names last: a rename is durable only once its folder is."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
