@@ -1,4 +1,4 @@
-"""Files and folders that are either there as a whole or not at all, whatever ends the program. Standard library only."""
+"""Files and folders that are there as a whole or not at all, whatever ends the program. Standard library only."""
 
 from __future__ import annotations
 
