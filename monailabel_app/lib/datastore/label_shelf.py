@@ -12,6 +12,7 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -80,6 +81,14 @@ class LabelShelf:
     def labelled(self, tag: str | None = None) -> set[str]:
         """Return the series that have a label with this tag, or with any."""
         return {entry.stem for one in ([tag] if tag else self.tags()) for entry in self._entries(one)}
+
+    def stamps(self, tag: str) -> dict[str, int]:
+        """Return when each label last changed, in ns of its file's clock: who has read it need not read it again."""
+        found = {}
+        for entry in self._entries(tag):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found[entry.stem] = entry.stat().st_mtime_ns
+        return found
 
     def file(self, image_id: str, tag: str, name: str = MASK) -> Path:
         """Return where a label's file is; raises `UnknownLabel`."""

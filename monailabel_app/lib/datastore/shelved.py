@@ -75,9 +75,18 @@ class ShelvedDatastore(Datastore):
         with self._noting:
             self._notes[image_id] = {**self._notes.get(image_id, {}), **info}
 
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """Return what was noted of images (`update_image_info`), by image; opens none of their files."""
+        with self._noting:
+            return dict(self._notes)
+
     def labelled(self, tag: str) -> set[str]:
         """Return the images that have a label with this tag."""
         return self._labels.labelled(tag)
+
+    def label_stamps(self, tag: str) -> dict[str, int]:
+        """Return the images that were labelled here with this tag, and when each label last changed, in ns."""
+        return self._labels.stamps(tag)
 
     # One target a label here, so MONAI Label's third argument, names of segments, chooses nothing.
     def get_labeled_images(self, label_tag: str | None = None, labels: Any = None) -> list[str]:  # noqa: ARG002
