@@ -28,12 +28,12 @@ from benchmarks.figures import print_figures
 from medreasoner.contract.answer import Box, GroundingAnswer, parse_answer
 from medreasoner.contract.errors import AnswerError
 from medreasoner.expert import load_expert
+from medreasoner.folders import embedded_folder
 from medreasoner.geometry import box_iou
 from medreasoner.imaging import open_image
 from medreasoner.instruction import instruction
 from medreasoner.picture import Picture
 from medreasoner.pipeline import GroundingPipeline
-from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.local import LocalReasoner, in_picture
 

@@ -1,165 +1,162 @@
-"""How many tokens a second, and how much memory, does an update of GRPO take on this machine?
+"""How many tokens a second, and how much memory, does an update of GRPO take on this machine; and can it be gone on with?
 
-python -m benchmarks.grpo_step [--shape tiny | embedded | 3b | 7b] [--lora RANK] [--updates 3] [--completion 64]
-torchrun --nproc-per-node 2 -m benchmarks.grpo_step --shape 7b --deepspeed zero3
+python -m benchmarks.grpo_step [--shape tiny | embedded | 3b | 7b] [--layers N] [--lora [RANK]] [--micro 4]
+python -m benchmarks.grpo_step --shape 7b --lora
+python -m benchmarks.grpo_step --shape 7b --layers 8 --deepspeed zero3 --processes 2
 
 The last line is JSON. "tiny" has random weights, "embedded" the ones that ship, "3b" and "7b" random weights of
-Qwen2.5-VL's published sizes. Pictures and questions are made up, completions are cut at `--completion` tokens. Two ways
-are timed in one run on the same completions' length: our configuration, and TRL 1.16's own defaults (no reference, one
-completion at a time through the backward pass, activations recomputed). The first update warms up and is left out.
+Qwen2.5-VL's published sizes, or of that width with fewer text layers. Pictures and questions are made up, completions are
+cut at `--completion` tokens. Five parts, each in processes of its own and with its own time limit, so that one that fails
+costs no other (benchmarks/grpo_parts.py):
+
+start           the weights are written
+ours            updates with our configuration, the last of them saved; the first warms up and is not timed
+trl_defaults    the same with TRL 1.16's own (no reference, one completion at a time, activations recomputed)
+resumed         one more update from the saved one; the weights it begins with are compared with those that were saved
+merged          the saved one as a folder; beside "resumed", for which no speed is told
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import io
+import json
 import os
-import resource
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import time
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
 from benchmarks.figures import print_figures
-from medreasoner.contract.answer import Box, Point
-from medreasoner.evaluation.questions import Entry
-from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.catalogue import embedded_folder
-from rl_training.config import GrpoConfig, Lora, Vllm
-from rl_training.dataset import Example
-from rl_training.grpo import make_arguments, make_trainer
-from rl_training.rows import Canvas, Row
-from rl_training.shapes import configuration
-from rl_training.stage import Start, attention_of, devices, load_model
-from rl_training.starting import plain_folder
-from rl_training.tiny import make_tiny, tokenizer
-from rl_training.trunk import IMAGE_TOKENS, processor
 
-QUESTION = "Which bright round structure do the vessels come from?"
+TRAINING = ("ours", "trl_defaults", "resumed")
+PARTS = ("start", *TRAINING, "merged")
+STEP_FILE = "step.json"
+_GRACE = 40  # seconds for torchrun to end its processes
+_TOLD = 25  # lines of what a failed part said
 
 
-class Clock(TrainerCallback):
-    """Seconds and tokens of every update but the first."""
+@dataclass(frozen=True)
+class Step:
+    """What is measured: `layers` 0 means all, `lora` 0 that every weight is trained; the rest as in GrpoConfig."""
 
-    def __init__(self) -> None:
-        self.seconds, self.tokens, self._begun, self._seen = 0.0, 0, 0.0, 0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._begun, self._seen = time.perf_counter(), state.num_input_tokens_seen
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if state.global_step > 1:
-            self.seconds += time.perf_counter() - self._begun
-            self.tokens += int(state.num_input_tokens_seen - self._seen)
-
-
-def folder_of(shape: str, where: Path) -> tuple[Path, int]:
-    """Return a folder to start from and its canvas."""
-    if shape == "tiny":
-        return make_tiny(where / "tiny"), 56
-    if shape == "embedded":
-        return plain_folder(embedded_folder(), where), 336
-    words, config, folder = tokenizer(), configuration(shape), where / shape
-    start, end, image, video = (int(words.vocab[token]) for token in IMAGE_TOKENS)
-    config.vision_start_token_id, config.vision_end_token_id = start, end
-    config.image_token_id, config.video_token_id = image, video
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        torch.manual_seed(0)
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
-        model.save_pretrained(folder)
-        processor(words, 840).save_pretrained(folder)
-    return folder, 840
+    shape: str = "tiny"
+    layers: int = 0
+    lora: int = 0
+    deepspeed: str = ""
+    processes: int = 1
+    updates: int = 3
+    group: int = 8
+    micro: int = 4
+    completion: int = 64
+    recompute: bool = False
+    vllm: bool = False
 
 
-def rows(canvas: int, count: int) -> list[Row]:
-    """Make noisy pictures with a question each."""
-    made = []
-    for number in range(count):
-        stream = io.BytesIO()
-        noise = np.random.default_rng(number).integers(0, 256, (canvas, canvas, 3), np.uint8)
-        Image.fromarray(noise).save(stream, "PNG")
-        place = Box(1, 1, canvas // 2, canvas // 2), (Point(4, 4), Point(9, 9))
-        example = Example(
-            str(number), f"row {number}", stream.getvalue(), Entry("disc", "", {}), box=place[0], points=place[1]
+def run_part(name: str, step: Step, where: Path, logs: Path, seconds: float) -> dict[str, Any]:
+    """Run one part in processes of its own; returns its figures, or how it failed."""
+    begun, log = time.monotonic(), logs / f"{name}.log"
+    print(f"{name} begins", flush=True)
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(
+            [*_launcher(name, step), "-m", "benchmarks.grpo_parts", name, str(where)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=_environment(step.processes),
+            start_new_session=True,
         )
-        made.append(Row(example, QUESTION))
-    return made
-
-
-def timed(config: GrpoConfig, folder: Path, canvas: int, where: Path) -> dict[str, Any]:
-    """Run one configuration; returns tokens a second and GiB."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    arguments = make_arguments(config, where)
-    arguments.save_strategy, arguments.report_to = "no", []
-    card = ReasonerCard("timed", canvas, "direct", dialect="strict")
-    shown = Canvas(rows(canvas, config.questions_per_generation * 2), card)
-    start = Start(folder, card, load_model(config, folder), AutoProcessor.from_pretrained(folder), shown, None)
-    trainer, clock = make_trainer(config, start, arguments), Clock()
-    trainer.add_callback(clock)
-    trainer.train()
-    lengths = [
-        entry["completions/mean_length"] for entry in trainer.state.log_history if "completions/mean_length" in entry
-    ]
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**30
+        try:
+            ended = f"exit status {process.wait(seconds)}"
+        except subprocess.TimeoutExpired:
+            ended = f"no end after {seconds:g} s"
+            _end(process)
+    took, result = round(time.monotonic() - begun, 1), where / f"{name}.json"
+    if process.returncode == 0 and result.is_file():
+        figures: dict[str, Any] = {**json.loads(result.read_text(encoding="utf-8")), "part_seconds": took}
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    del trainer, start
-    gc.collect()
-    return {
-        "tokens_per_second": round(clock.tokens / clock.seconds, 1),
-        "seconds_per_update": round(clock.seconds / (config.max_updates - 1), 3),
-        "completion_tokens": round(sum(lengths) / len(lengths), 1),
-        "peak_gib": round(peak, 2),
-    }
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(said[-_TOLD:]), flush=True)
+        wrong = [line.strip() for line in said if "Error" in line]
+        figures = {"failed": ended, "because": wrong[-1][:300] if wrong else "", "part_seconds": took}
+    print(f"{name}: {json.dumps(figures)}", flush=True)
+    return figures
 
 
-def main() -> None:
+def _launcher(name: str, step: Step) -> list[str]:
+    """Return how to start a part: alone, or as torchrun does."""
+    if name not in TRAINING or not (step.processes > 1 or step.deepspeed):
+        return [sys.executable]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={step.processes}"]
+    return [*torchrun, "--master-addr=127.0.0.1", f"--master-port={port}"]
+
+
+def _environment(processes: int) -> dict[str, str]:
+    """Show as many GPUs as there are processes: a single one that sees several would spread the model over them."""
+    shown = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    shown = shown or [str(gpu) for gpu in range(torch.cuda.device_count())]
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(shown[:processes]), "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()  # torchrun then ends its own, which are in sessions of theirs
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def measure(step: Step, where: Path, logs: Path, seconds: float) -> dict[str, Any]:
+    """Run all parts that can be run; returns their figures by name."""
+    (where / STEP_FILE).write_text(json.dumps(asdict(step)), encoding="utf-8")
+    run = partial(run_part, step=step, where=where, logs=logs, seconds=seconds)
+    results: dict[str, Any] = {}
+    for name in ("start", "ours", "trl_defaults"):
+        results[name] = run(name)
+        if "failed" in results["start"]:
+            return results
+    if "failed" not in results["ours"]:
+        with ThreadPoolExecutor() as pool:
+            results |= dict(zip(("resumed", "merged"), pool.map(run, ("resumed", "merged")), strict=True))
+    return results
+
+
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["tiny", "embedded", "3b", "7b"], default="tiny")
-    parser.add_argument("--lora", type=int, default=0, help="rank; 0: every weight is trained")
+    parser.add_argument("--layers", type=int, default=0, help="text layers of 3b or 7b; 0: all")
+    parser.add_argument("--lora", type=int, nargs="?", const=64, default=0, help="rank; 0: every weight is trained")
+    parser.add_argument("--deepspeed", choices=["", "zero2", "zero3"], default="")
+    parser.add_argument("--processes", type=int, default=1, help="GPUs; on a machine without, processes on the CPU")
     parser.add_argument("--updates", type=int, default=3)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--micro", type=int, default=4, help="completions through the backward pass together, in ours")
     parser.add_argument("--completion", type=int, default=64, help="tokens")
-    parser.add_argument("--deepspeed", choices=["", "zero2", "zero3"], default="")
+    parser.add_argument("--recompute", action="store_true", help="ours with activations recomputed, for memory")
     parser.add_argument("--vllm", action="store_true", help="ours with a colocated vLLM")
-    given = parser.parse_args()
-    ours = GrpoConfig(
-        reasoner=given.shape,
-        rewards={"format_reward": 1, "box_iou": 1, "point_dice": 1},
-        group=given.group,
-        questions_per_generation=devices(),
-        questions_per_update=devices(),
-        micro_batch=given.micro,
-        max_updates=given.updates,
-        max_completion=given.completion,
-        recompute=given.shape in ("3b", "7b"),
-        lora=Lora(rank=given.lora, alpha=2 * given.lora) if given.lora else None,
-        deepspeed=given.deepspeed,
-        vllm=Vllm() if given.vllm else None,
-    )
-    plain = replace(ours, kl_weight=0.0, micro_batch=1, recompute=True, vllm=None)
-    with tempfile.TemporaryDirectory() as temporary:
+    parser.add_argument("--seconds", type=float, default=600, help="time limit of each part")
+    parser.add_argument("--logs", type=Path, help="keep here what the parts said")
+    given = vars(parser.parse_args(argv))
+    seconds, logs = given.pop("seconds"), given.pop("logs")
+    with tempfile.TemporaryDirectory() as temporary:  # TMPDIR says where: 7b writes 34 GB with --lora
         where = Path(temporary)
-        folder, canvas = folder_of(given.shape, where)
-        results = {
-            name: timed(config, folder, canvas, where) for name, config in (("ours", ours), ("trl_defaults", plain))
-        }
-    if int(os.environ.get("RANK", "0")) == 0:
-        peak_is = "allocated on the first GPU" if torch.cuda.is_available() else "of the process so far"
-        print_figures({"attention": attention_of(ours), "processes": devices(), **results, "peak_is": peak_is})
+        if logs is not None:
+            logs.mkdir(parents=True, exist_ok=True)
+        results = measure(Step(**given), where, logs or where, seconds)
+    print_figures({**results, "processes": given["processes"]})
+    if any("failed" in figures for figures in results.values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""Where models that do not ship with the package are looked for."""
+"""Where models lie: the reasoner that ships with the package, and those that are added."""
 
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
+
+
+def embedded_folder() -> Path:
+    """Folder of the reasoner that ships with this package."""
+    return Path(str(files("medreasoner"))) / "weights" / "embedded"
 
 
 def models_folder() -> Path:

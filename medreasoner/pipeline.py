@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from medreasoner.contract.target import named_target
 from medreasoner.contract.wire import GroundingResult, checked_question
 from medreasoner.expert import Segmentation, SegmentationExpert
 from medreasoner.picture import Picture
-from medreasoner.reasoner.protocol import Reasoner
+from medreasoner.reasoner.protocol import Reasoner, Reply, sampling
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Grounding:
         confidence: 0 to 1: the geometric mean of the reasoner's own likelihood, where known, and the expert's
             estimate of its mask; a ranking, not a probability (README, "Limits").
         timings: seconds by stage.
+        reasoner: name and hashes of the one that answered; the pipeline may have another by now.
     """
 
     question: str
@@ -36,6 +37,7 @@ class Grounding:
     confidence: float
     attempts: int
     timings: dict[str, float] = field(default_factory=dict)
+    reasoner: dict[str, str] = field(default_factory=dict)
 
     @property
     def absent(self) -> bool:
@@ -57,17 +59,36 @@ class GroundingPipeline:
             AnswerError, ReasonerError: the reasoner gave no usable answer.
         """
         question, start = checked_question(question), time.perf_counter()
-        reply = self.reasoner.answer(question, picture)
-        timings = dict(reply.timings)
+        reasoner = self.reasoner  # one to the end: another may be put in its place meanwhile
+        grounding = self._completed(question, picture, reasoner, reasoner.answer(question, picture))
+        grounding.timings["total"] = time.perf_counter() - start
+        return grounding
+
+    def samples(
+        self, question: str, picture: Picture, count: int, seed: int = 0, temperature: float = 1.0
+    ) -> Iterator[Grounding]:
+        """Draw answers to one question, each when it is asked for; arguments as for `SamplingReasoner.samples`.
+
+        Raises:
+            QuestionError: the question is empty or too long.
+            ReasonerError: the reasoner cannot draw answers, or gave none.
+            AnswerError: a draw cannot be used.
+        """
+        question = checked_question(question)
+        reasoner = sampling(self.reasoner)
+        replies = reasoner.samples(question, picture, count, seed, temperature)
+        return (self._completed(question, picture, reasoner, reply) for reply in replies)
+
+    def _completed(self, question: str, picture: Picture, reasoner: Reasoner, reply: Reply) -> Grounding:
+        """Let the expert draw what the reasoner has found."""
+        timings, known = dict(reply.timings), identity(reasoner)
         if isinstance(reply.answer, AbsentAnswer):
-            timings["total"] = time.perf_counter() - start
             empty = np.zeros((picture.height, picture.width), bool)
             sure = 1.0 if reply.confidence is None else reply.confidence
-            return Grounding(question, reply.answer, empty, sure, reply.attempts, timings)
+            return Grounding(question, reply.answer, empty, sure, reply.attempts, timings, known)
         found = self.refine(picture, reply.answer.box, reply.answer.points, timings)
-        timings["total"] = time.perf_counter() - start
         sure = found.quality if reply.confidence is None else math.sqrt(reply.confidence * found.quality)
-        return Grounding(question, reply.answer, found.mask, sure, reply.attempts, timings)
+        return Grounding(question, reply.answer, found.mask, sure, reply.attempts, timings, known)
 
     def refine(
         self, picture: Picture, box: Box | None, points: Sequence[Point] = (), timings: dict[str, float] | None = None
@@ -99,11 +120,7 @@ class GroundingPipeline:
             reasoning=answer.reasoning,
             absent=grounding.absent,
             confidence=round(grounding.confidence, 4),
-            reasoner={
-                "name": self.reasoner.name,
-                "sha256": self.reasoner.sha256,
-                "instruction_sha256": self.reasoner.instruction_sha256,
-            },
+            reasoner=grounding.reasoner,
             attempts=grounding.attempts,
             target=named_target(answer.reasoning),
             **self._shared(picture, grounding.timings),
@@ -138,6 +155,15 @@ class GroundingPipeline:
             "expert": {"name": self.expert.name, "sha256": self.expert.sha256},
             "timings": {stage: round(seconds, 4) for stage, seconds in timings.items()},
         }
+
+
+def identity(reasoner: Reasoner) -> dict[str, str]:
+    """Say which reasoner it is: ``name``, ``sha256``, ``instruction_sha256``."""
+    return {
+        "name": reasoner.name,
+        "sha256": reasoner.sha256,
+        "instruction_sha256": reasoner.instruction_sha256,
+    }
 
 
 def _placed(picture: Picture, box: Box | None, points: Sequence[Point]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from medreasoner.evaluation.cases import cases_of
 from medreasoner.evaluation.run import prior_boxes
 from medreasoner.geometry import box_iou
 from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
+from rl_training.batch_decoding import BatchDecoder
 from rl_training.card import embedded_card
 from rl_training.config import SftConfig
 from rl_training.feed import Feed
-from rl_training.forward import rotary_positions, to_patches, vision_tokens
 from rl_training.questions import training_entries
 from rl_training.warp import boxes_and_points
 
@@ -38,51 +38,21 @@ def answer_batch(
         prompts: token rows, each with the image tokens inside.
         pictures: (batch, 3, side, side) float in [0, 1].
     """
-    from transformers import DynamicCache
-
-    device, text = pictures.device, model.model.language_model
-    longest = max(map(len, prompts))
-    pad, image = tokenizer.pad_token_id, model.config.image_token_id
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
-    padding = torch.tensor([longest - len(p) for p in prompts], device=device)
-    keep = (torch.arange(longest, device=device)[None] >= padding[:, None]).long()
-    start = (ids == image).int().argmax(1)
-    grid = int((ids[0] == image).sum().item() ** 0.5)
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
-    with autocast:
-        seen = vision_tokens(model.model.visual, to_patches(pictures))
-        embedded = text.embed_tokens(ids)
-        at = (start[:, None] + torch.arange(grid * grid, device=device))[..., None].expand(-1, -1, embedded.shape[-1])
-        embedded = embedded.scatter(1, at, seen.to(embedded.dtype))
-        positions = (rotary_positions(start, longest, grid) - padding[None, :, None]).clamp(min=0)
-        cache = DynamicCache(config=text.config)
-        states = text(
-            inputs_embeds=embedded, attention_mask=keep, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -1]
-        answers = [GuidedAnswer(grammar) for _ in prompts]
-        banned = torch.tensor(grammar.banned, device=device)
-        waiting: list[list[int]] = [[] for _ in prompts]
-        position = positions[0, :, -1] + 1
-        while True:
-            logits = model.lm_head(states).float()
-            best = logits.index_fill(1, banned, -float("inf")).argmax(1).tolist()
-            step = []
-            for answer, queue, row, likely in zip(answers, waiting, logits, best, strict=True):
-                if not queue and not answer.done:
-                    queue.extend(answer.advance(row, likely))
-                step.append(queue.pop(0) if queue else pad)
-            if all(a.done and not q for a, q in zip(answers, waiting, strict=True)):
-                break
-            keep = torch.cat([keep, keep.new_ones(len(prompts), 1)], 1)
-            new = torch.tensor(step, device=device)[:, None]
-            states = text(
-                inputs_embeds=text.embed_tokens(new),
-                attention_mask=keep,
-                position_ids=position[None, :, None].expand(3, -1, -1),
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
-            position = position + 1
+    pad = tokenizer.pad_token_id
+    decoder = BatchDecoder(model, pad, prompts, pictures)
+    answers = [GuidedAnswer(grammar) for _ in prompts]
+    banned = torch.tensor(grammar.banned, device=pictures.device)
+    waiting: list[list[int]] = [[] for _ in prompts]
+    while True:
+        best = decoder.logits.index_fill(1, banned, -float("inf")).argmax(1).tolist()
+        step = []
+        for answer, queue, row, likely in zip(answers, waiting, decoder.logits, best, strict=True):
+            if not queue and not answer.done:
+                queue.extend(answer.advance(row, likely))
+            step.append(queue.pop(0) if queue else pad)
+        if all(a.done and not q for a, q in zip(answers, waiting, strict=True)):
+            break
+        decoder.read(torch.tensor(step, device=pictures.device)[:, None])
     return [tokenizer.decode([t for t in a.tokens if t != grammar.stop]) for a in answers]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
@@ -21,7 +21,8 @@ from rl_training.checkpoints import SafeCheckpoints
 from rl_training.config import FinetuneConfig
 from rl_training.rows import Canvas
 from rl_training.running import command
-from rl_training.stage import Start, TimeLimit, adapters, common_arguments
+from rl_training.stage import Start, adapters, common_arguments, with_given_adapter
+from rl_training.watching import Progress, TimeLimit
 
 IGNORED = -100  # of cross-entropy
 
@@ -91,13 +92,13 @@ def make_arguments(config: FinetuneConfig, run: Path) -> TrainingArguments:
 
 def make_trainer(config: FinetuneConfig, start: Start, arguments: TrainingArguments) -> Teacher:
     """Put model and data together."""
-    model = start.model
+    model = with_given_adapter(config, start.model)
     lora = adapters(config)
     if lora is not None:
         torch.manual_seed(config.seed)
         model = get_peft_model(model, lora)
-        if config.recompute:
-            model.enable_input_require_grads()
+    if config.recompute and isinstance(model, PeftModel):
+        model.enable_input_require_grads()
     return Teacher(
         model=model,
         args=arguments,
@@ -105,7 +106,7 @@ def make_trainer(config: FinetuneConfig, start: Start, arguments: TrainingArgume
         train_dataset=Lessons(start.train),
         eval_dataset=None if start.validation is None else Lessons(start.validation),
         processing_class=start.processor,
-        callbacks=[TimeLimit(config.minutes)],
+        callbacks=[TimeLimit(config.minutes), Progress()],
     )
 
 

@@ -31,7 +31,8 @@ from rl_training.rewards.combining import Reward
 from rl_training.rewards.reading import scored
 from rl_training.rows import Canvas
 from rl_training.running import command
-from rl_training.stage import Start, TimeLimit, adapters, common_arguments, devices
+from rl_training.stage import Start, adapters, common_arguments, devices, with_given_adapter
+from rl_training.watching import Progress, TimeLimit
 
 
 class EpochOrder(RepeatSampler):
@@ -176,14 +177,14 @@ def make_trainer(config: GrpoConfig, start: Start, arguments: TrlArguments) -> P
         check_masks(start.train)
     check_prompts(start.train, start.processor, merge, config.max_prompt)
     return Policy(
-        model=start.model,
+        model=with_given_adapter(config, start.model),
         reward_funcs=reward_functions(config),
         args=arguments,
         train_dataset=lazy_dataset(start.train),
         eval_dataset=None if start.validation is None else lazy_dataset(start.validation),
         processing_class=start.processor,
         peft_config=adapters(config),
-        callbacks=[TimeLimit(config.minutes, config.updates_per_generation)],
+        callbacks=[TimeLimit(config.minutes, config.updates_per_generation), Progress()],
     )
 
 

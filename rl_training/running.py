@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from rl_training.config.reading import read_yaml
 from rl_training.plan import print_plan
 from rl_training.stage import Start, attention_of, devices, open_start
 from rl_training.summary import summarise
+from rl_training.watching import STOPPED, asked_to_stop, heed_sigterm
 
 S = TypeVar("S", bound=Stage)
 RUN_FILE = "run.json"
@@ -49,9 +51,12 @@ def command(
         start = open_start(config, given.data, given.output, arguments)
         trainer = make_trainer(config, start, arguments)
         trainer.keep = config.keep
+        heed_sigterm()
         if trainer.accelerator.is_main_process:
             write_run(name, config, start, given.data, given.output)
         train(trainer, given.output)
+        if asked_to_stop() and trainer.state.global_step < trainer.state.max_steps:
+            sys.exit(STOPPED)
         if trainer.accelerator.is_main_process:
             summarise(trainer.state.log_history, given.output)
 

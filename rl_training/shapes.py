@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from medreasoner.reasoner.catalogue import embedded_folder
+from medreasoner.folders import embedded_folder
 
 _VISION = {
     "depth": 32,

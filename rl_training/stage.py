@@ -1,18 +1,18 @@
-"""What both stages' trainers are made of: arguments, model, adapters, attention, rows, the time limit."""
+"""What both stages' trainers are made of: arguments, model, adapters, attention, rows."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from medreasoner.contract.errors import CheckpointError
 from medreasoner.reasoner.card import ReasonerCard
 from rl_training.config import Stage
 from rl_training.rows import Canvas, rows_of
@@ -123,8 +123,8 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
 
 
 def adapters(config: Stage) -> LoraConfig | None:
-    """Describe the adapters on the text trunk, whose layers alone are matched; None for a full fine-tune."""
-    if config.lora is None:
+    """Describe the adapters on the text trunk, whose layers alone are matched; None where no new ones are to be made."""
+    if config.lora is None or config.adapter:
         return None
     from peft import LoraConfig
 
@@ -138,21 +138,19 @@ def adapters(config: Stage) -> LoraConfig | None:
     )
 
 
-class TimeLimit(TrainerCallback):
-    """Save and stop before a run's minutes are over, at the end of a whole generation."""
+def with_given_adapter(config: Stage, model: Any) -> Any:
+    """Return the model with the adapter that the configuration goes on training; the model as it is without one.
 
-    def __init__(self, minutes: float, every: int = 1) -> None:
-        self._end = time.monotonic() + 60 * minutes if minutes else None
-        self._every, self._before, self._longest = every, time.monotonic(), 0.0
+    Raises:
+        CheckpointError: the adapter is not there, or is of other weights.
+    """
+    if not config.adapter:
+        return model
+    from peft import PeftModel
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop when another update (a generation's first is the longest) might not fit."""
-        now = time.monotonic()
-        self._longest, self._before = max(self._longest, now - self._before), now
-        if self._end is None or state.global_step % self._every:
-            return
-        over = torch.tensor(float(now + self._longest * self._every > self._end), device=args.device)
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(over, torch.distributed.ReduceOp.MAX)  # all stop, or none
-        if over:
-            control.should_save = control.should_training_stop = True
+    try:
+        return PeftModel.from_pretrained(model, config.adapter, is_trainable=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the adapter in {config.adapter} cannot be trained further: {error}", "name the folder it was made for"
+        ) from error

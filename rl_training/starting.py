@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from medreasoner.contract.errors import CheckpointError
-from medreasoner.folders import models_folder
+from medreasoner.folders import embedded_folder, models_folder
 from medreasoner.instruction import instruction_hash
+from medreasoner.reasoner.adapter import merge_adapter
 from medreasoner.reasoner.card import FILE as CARD
-from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.catalogue import DEFAULT_REASONER, embedded_folder
+from medreasoner.reasoner.card import ReasonerCard, base_folder
+from medreasoner.reasoner.catalogue import DEFAULT_REASONER
 from medreasoner.reasoner.wording import FILE as WORDING
 from rl_training.config import Stage
 
@@ -21,7 +22,7 @@ def find_folder(reasoner: str) -> Path:
     if reasoner == DEFAULT_REASONER:
         return embedded_folder()
     for folder in (Path(reasoner).expanduser(), models_folder() / reasoner):
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or (folder / CARD).is_file():
             return folder
     raise CheckpointError(
         f"no checkpoint called {reasoner!r} to start from",
@@ -43,33 +44,44 @@ def stage_card(config: Stage, folder: Path) -> ReasonerCard:
         instruction=name,
         may_abstain=card.may_abstain if config.may_abstain is None else config.may_abstain,
         dialect="strict",
+        base="",
         quantised="",
         trained_with=instruction_hash(name),
     )
 
 
 def plain_folder(folder: Path, run: Path) -> Path:
-    """Return a folder that transformers loads as it is: the same one, or its int8 rows unpacked into ``run/start``.
+    """Return a folder that transformers loads as it is: the same one, or ``run/start`` with its weights made plain.
 
-    The embedded reasoner's weights become float32 (0.6 GB); an unpacked folder from an earlier run is used again.
+    That is what int8 rows and adapters need. The embedded reasoner's weights become float32 (0.6 GB); the folder of an
+    earlier run is used again.
 
     Raises:
         CheckpointError: the weights do not fit.
     """
-    card = ReasonerCard.of(folder)
-    start = run / "start"
-    if not card.quantised or (start / CARD).is_file():
-        return start if card.quantised else folder
+    card, start = ReasonerCard.of(folder), run / "start"
+    base = base_folder(folder, card)
+    quantised = ReasonerCard.of(base).quantised
+    if base == folder and not quantised:
+        return folder
+    if (start / CARD).is_file():
+        return start
     import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
     from rl_training.sft import load_model
 
-    model = load_model(folder, torch.device("cpu"))
+    if quantised:
+        model = load_model(base, torch.device("cpu"))
+    else:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype="auto", local_files_only=True)
+    if base != folder:
+        merge_adapter(model.state_dict(), folder)
     part = run / "start.part"
     shutil.rmtree(part, ignore_errors=True)
     model.save_pretrained(part)
-    copy_processor(folder, part)
-    replace(card, quantised="").save(part)
+    copy_processor(base, part)
+    replace(card, base="", quantised="").save(part)
     part.rename(start)
     return start
 

@@ -110,7 +110,8 @@ class Reading:
         question = last.grounding.question if last is not None else DRAWN
         reasoning = old.reasoning if isinstance(old, GroundingAnswer) else ""  # not the reasoning of an absent answer
         answer = GroundingAnswer(box, points, reasoning)
-        grounding = Grounding(question, answer, found.mask, found.quality, 1)
+        asked = last.grounding.reasoner if last is not None else {}
+        grounding = Grounding(question, answer, found.mask, found.quality, 1, reasoner=asked)
         kept = self.answers if last is None else self.answers[:-1]
         return self._keep([*kept, Answered(picture, grounding, self.axis, edited=True)])
 

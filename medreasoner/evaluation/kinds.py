@@ -135,7 +135,9 @@ _HEADING_KINDS = {  # the words of questions/absent.txt headings
 
 
 def kind_of(sample: dict[str, Any]) -> str:
-    """Name the kind of image of an umrg-mini sample, such as "chest X-ray"."""
+    """Name the kind of image of a sample, such as "chest X-ray": its own word, else by its source or modality."""
+    if own := sample.get("kind"):
+        return str(own)
     return _BY_SOURCE.get(sample["source"]) or _BY_MODALITY.get(sample["modality"], f"{sample['modality']} image")
 
 

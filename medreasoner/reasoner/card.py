@@ -8,9 +8,11 @@ from pathlib import Path
 
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.contract.wire import SCHEMA_VERSION
+from medreasoner.folders import embedded_folder
 from medreasoner.instruction import instruction_hash
 
 FILE = "medreasoner.json"
+EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class ReasonerCard:
         question_first: the text stands before the image in the user's turn.
         may_abstain: ``{"absent": true}`` is a valid answer of this checkpoint.
         dialect: "strict" JSON, or "published": single-quoted dictionaries as the published checkpoints write them.
+        base: where weights, tokenizer and processor lie: "" in this folder, "embedded" in the package, else a path
+            relative to this folder, which then holds the card and an adapter (medreasoner.reasoner.adapter).
         quantised: "int8-rows" for weights of medreasoner.reasoner.quantised, "" for ordinary safetensors.
         max_reasoning: tokens after which the reasoning is cut off.
         verdict: two words, of which the reasoning holds the first when the target is there, the second when not.
@@ -43,6 +47,7 @@ class ReasonerCard:
     question_first: bool = False
     may_abstain: bool = False
     dialect: str = "published"
+    base: str = ""
     quantised: str = ""
     max_reasoning: int = 768
     verdict: list[str] = field(default_factory=list)
@@ -84,3 +89,17 @@ class ReasonerCard:
     def save(self, folder: Path) -> None:
         """Write the card into a folder."""
         (folder / FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def base_folder(folder: Path, card: ReasonerCard) -> Path:
+    """Return the folder that holds the weights, tokenizer and processor of a checkpoint: often the folder itself.
+
+    Raises:
+        CheckpointError: the folder that the card names is not there.
+    """
+    if not card.base:
+        return folder
+    base = embedded_folder() if card.base == EMBEDDED else (folder / card.base).resolve()
+    if not base.is_dir():
+        raise CheckpointError(f"{folder} changes the weights in {base}, which is not there", "put that folder back")
+    return base

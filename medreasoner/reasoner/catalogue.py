@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from medreasoner.contract.errors import CheckpointError
-from medreasoner.folders import models_folder
-from medreasoner.reasoner.card import FILE, ReasonerCard
+from medreasoner.folders import embedded_folder, models_folder
+from medreasoner.reasoner.card import EMBEDDED, FILE, ReasonerCard
 from medreasoner.reasoner.protocol import Reasoner
 
-DEFAULT_REASONER = "embedded"
+DEFAULT_REASONER = EMBEDDED
 SERVER = "server"
-
-
-def embedded_folder() -> Path:
-    """Folder of the reasoner that ships with this package."""
-    return Path(str(files("medreasoner"))) / "weights" / "embedded"
 
 
 def open_reasoner(name: str = DEFAULT_REASONER, device: str | None = None) -> Reasoner:

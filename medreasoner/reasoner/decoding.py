@@ -1,4 +1,4 @@
-"""The decoding loop for one answer: prefill, then guided choices, with drafts checked many tokens at a time."""
+"""The decoding loop: one prefill, then guided choices for each answer, with drafts checked many tokens at a time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,37 @@ from medreasoner.reasoner.guided import GuidedAnswer
 
 
 class Decoder:
-    """Runs one answer on a Qwen2.5-VL model with a key-value cache."""
+    """Reads one prompt on a Qwen2.5-VL model and writes answers to it, with a key-value cache."""
 
     def __init__(self, model: Any, drafts: Drafts) -> None:
         self._model, self._drafts = model, drafts
         self._cache = DynamicCache(config=model.config.text_config)
         self._next_position = 0
 
-    def run(
-        self, ids: torch.Tensor, image: torch.Tensor, grid: torch.Tensor, answer: GuidedAnswer
-    ) -> tuple[list[int], float]:
-        """Write one answer.
+    def read(self, ids: torch.Tensor, image: torch.Tensor, grid: torch.Tensor) -> None:
+        """Read a prompt, once for all answers to it.
 
         Args:
             ids: (1, length) prompt with the image tokens inside and the answer's opening at its end.
             image: (image tokens, width) embeddings.
             grid: (1, 3) patches of the image in time, height and width.
+        """
+        self._after_prompt = self._prefill(ids, image, grid)[-1]
+        self._prompt_end = self._cache.get_seq_length(), self._next_position
+
+    def write(self, answer: GuidedAnswer) -> tuple[list[int], float]:
+        """Write an answer to the prompt; what was written after it before is forgotten.
+
+        Args:
             answer: the one to write, with nothing but its opening in it.
 
         Returns:
             tokens of the answer with its opening, and the mean log-likelihood of the choices after the reasoning.
         """
-        logits = self._prefill(ids, image, grid)[-1]
+        length, self._next_position = self._prompt_end
+        if surplus := self._cache.get_seq_length() - length:
+            self._cache.crop(-surplus)
+        logits = self._after_prompt
         while True:
             new = answer.advance(logits)
             if answer.done:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from medreasoner.reasoner.card import ReasonerCard
+from medreasoner.reasoner.noise import GREEDY, Noise
 
 _OPEN = "<answer>"
 _TAGS = ("<think>", "<answer>", "</answer>")
@@ -115,6 +116,7 @@ class GuidedAnswer:
     openings: tuple[tuple[int, ...], ...] = ()  # sentences, of which the reasoning must start with one; none: any start
     area: tuple[int, int, int, int] | None = None  # x_min, y_min, x_max, y_max of the picture on the canvas; None: all
     doubts: Mapping[tuple[int, ...], float] = field(default_factory=dict)  # by opening: nats for "it is not there"
+    noise: Noise = GREEDY
     tokens: list[int] = field(init=False)
     numbers: list[int] = field(default_factory=list)
     done: bool = False
@@ -153,7 +155,8 @@ class GuidedAnswer:
         return not self._reasoning_over
 
     def likeliest(self, logits: torch.Tensor) -> int:
-        """Return the most likely token that the reasoning may hold."""
+        """Return the token that the reasoning goes on with: the most likely one it may hold, or a draw with `noise`."""
+        logits = self.noise.on(logits, len(self.tokens))
         if starts := self._possible_starts():
             return max(starts, key=lambda token: float(logits[token]))
         banned = torch.tensor(self.grammar.banned, device=logits.device)
@@ -171,8 +174,9 @@ class GuidedAnswer:
             return token
         own = limited(float(logits[verdict[1]] - logits[verdict[0]]), self.grammar.verdict_limit)
         lead = own + self._doubt() - self.grammar.absent_margin
-        self._absent_lead = lead if lead > 0 else None
-        return verdict[lead > 0]
+        absent = lead + self.noise.in_log_odds(len(self.tokens)) > 0
+        self._absent_lead = lead if absent else None
+        return verdict[absent]
 
     def _doubt(self) -> float:
         """Return what is known beforehand against the target being on an image of the kind that was written down."""
@@ -185,7 +189,7 @@ class GuidedAnswer:
 
     def _reason(self, logits: torch.Tensor, best: int | None) -> list[int]:
         grammar = self.grammar
-        known = best is not None and not self._possible_starts()
+        known = best is not None and not self.noise.temperature and not self._possible_starts()
         token = self._settled(best, logits) if known and best is not None else self.likeliest(logits)
         ending = list(grammar.end_of_reasoning)
         if grammar.closes((*self.tokens, token)):
@@ -214,7 +218,7 @@ class GuidedAnswer:
         start = len(self._shared())
         box, absent = self.grammar.box, self.grammar.absent
         pair = logits[[box[start], absent[start]]].float().log_softmax(0)
-        if float(pair[1]) > float(pair[0]):
+        if float(pair[1] - pair[0]) + self.noise.in_log_odds(len(self.tokens)) > 0:
             self.done = True
             self.choices += 1
             if self._absent_lead is None:
@@ -240,12 +244,16 @@ class GuidedAnswer:
         return (self.numbers[at - 2] + 1, high) if at in (2, 3) else (low, high - 1)
 
     def _whole_number(self, logits: torch.Tensor) -> tuple[int, int]:
-        """Take the median of the model's distribution: the best guess for an L1 error, and steadier than the mode."""
+        """Take the median of the model's distribution: the best guess for an L1 error, and steadier than the mode.
+
+        With noise, another quantile takes the median's place.
+        """
         assert self.grammar.numbers is not None
         low, high = self._bounds()
         allowed = list(self.grammar.numbers[low : high + 1])
         share = logits[allowed].float().softmax(0)
-        value = low + int((share.cumsum(0) < 0.5).sum().clamp(max=high - low))
+        cut = self.noise.quantile(len(self.tokens))
+        value = low + int((share.cumsum(0) < cut).sum().clamp(max=high - low))
         self.log_likelihood += float(share[max(0, value - low - 4) : value - low + 5].sum().log())
         return self.grammar.numbers[value], value
 
@@ -265,7 +273,7 @@ class GuidedAnswer:
         fits = [d for d in range(10) if int(self._typed + str(d)) <= high] if self._typed != "0" else []
         options = [self.grammar.digits[d] for d in fits] + ([closing] if self._typed else [])
         share = logits[options].float().log_softmax(0)
-        best = int(share.argmax())
+        best = int(self.noise.on(share, len(self.tokens)).argmax())
         self.log_likelihood += float(share[best])
         if best < len(fits):
             self._typed += str(fits[best])

@@ -6,6 +6,8 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from medreasoner.contract.answer import AbsentAnswer, Answer, GroundingAnswer, P
 from medreasoner.contract.errors import AnswerError, CheckpointError
 from medreasoner.instruction import instruction, instruction_hash
 from medreasoner.picture import Picture
-from medreasoner.reasoner.card import ReasonerCard
+from medreasoner.reasoner.card import ReasonerCard, base_folder
 from medreasoner.reasoner.drafts import Drafts
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.protocol import Reply
@@ -23,6 +25,7 @@ from medreasoner.reasoner.wording import Wording
 if TYPE_CHECKING:
     import torch
 
+    from medreasoner.reasoner.decoding import Decoder
     from medreasoner.reasoner.guided import GuidedAnswer
 
 _PICTURES_KEPT = 8
@@ -46,16 +49,15 @@ class LocalReasoner:
         self.name = self.card.name
         self._torch = torch
         self._device = _checked_device(device)
-        self._model, self.sha256 = _load(folder, self.card, self._device)
+        base = base_folder(folder, self.card)
+        self._model, self.sha256 = _load(folder, base, self._device)
         try:
-            self._processor = AutoProcessor.from_pretrained(folder)
+            self._processor = AutoProcessor.from_pretrained(base)
         except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder} has no usable processor: {error}", "copy the whole model folder"
-            ) from error
+            raise CheckpointError(f"{base} has no usable processor: {error}", "copy the whole model folder") from error
         self._tokenizer = self._processor.tokenizer
         self._grammar = AnswerGrammar.for_tokenizer(self._tokenizer, self.card)
-        self._wording = Wording.of(folder) if self.card.wording_weight else None
+        self._wording = Wording.of(base) if self.card.wording_weight else None
         self._seen: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
         self._drafts = Drafts(self._tokenizer(p, add_special_tokens=False)["input_ids"] for p in self.card.phrases)
         self._lock = threading.Lock()
@@ -75,29 +77,60 @@ class LocalReasoner:
             AnswerError: the second text cannot be used either.
             MemoryError: there is not enough of it, on the CPU or the GPU.
         """
-        try:
-            return self._answer(question, picture)
-        except RuntimeError as error:
-            if out_of_memory(error):
-                raise MemoryError from error
-            raise
-
-    def _answer(self, question: str, picture: Picture) -> Reply:
         fit = Letterbox.of(picture.width, picture.height, self.card.canvas)
-        with self._lock, self._torch.inference_mode():
+        with self._at_work():
             timings: dict[str, float] = {}
-            image = self._image_tokens(picture, fit, timings)
             asked, attempts = question, 1
             while True:
-                text, confidence = self._write(asked, self._blank(question, picture.modality, fit), image, timings)
+                decoder = self._read(asked, picture, fit, timings)
+                text, confidence = self._write(decoder, self._blank(question, picture.modality, fit), timings)
                 try:
-                    return Reply(
-                        in_picture(read_answer(text, self.card), fit, picture), text, confidence, attempts, timings
-                    )
+                    found = in_picture(read_answer(text, self.card), fit, picture)
+                    return Reply(found, text, confidence, attempts, timings)
                 except AnswerError as error:
                     if attempts == 2:
                         raise
                     asked, attempts = f"{question} (Your last answer could not be used: {error.what}.)", 2
+
+    def samples(
+        self, question: str, picture: Picture, count: int, seed: int = 0, temperature: float = 1.0
+    ) -> Iterator[Reply]:
+        """Draw answers to a checked question, as `SamplingReasoner` says; picture and prompt are read once for all.
+
+        A draw that cannot be used is replaced by one more.
+
+        Raises:
+            AnswerError: the second draw cannot be used either.
+            MemoryError: as for `answer`.
+        """
+        fit = Letterbox.of(picture.width, picture.height, self.card.canvas)
+        timings: dict[str, float] = {}
+        with self._at_work():
+            decoder = self._read(question, picture, fit, timings)
+        for number in range(count):
+            for attempt in (1, 2):
+                blank = self._blank(question, picture.modality, fit, temperature, f"{seed}/{number}/{attempt}")
+                with self._at_work():
+                    text, confidence = self._write(decoder, blank, timings)
+                try:
+                    found = in_picture(read_answer(text, self.card), fit, picture)
+                    break
+                except AnswerError:
+                    if attempt == 2:
+                        raise
+            yield Reply(found, text, confidence, attempt, timings)
+            timings = {}
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """One thread at a time, without gradients; raises `MemoryError` where PyTorch raises its own."""
+        try:
+            with self._lock, self._torch.inference_mode():
+                yield
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise MemoryError from error
+            raise
 
     def _image_tokens(self, picture: Picture, fit: Letterbox, timings: dict[str, float]) -> tuple[Any, Any]:
         """Return (image embeddings, grid), computed once a picture."""
@@ -114,7 +147,7 @@ class LocalReasoner:
             while len(self._seen) > _PICTURES_KEPT:
                 self._seen.popitem(last=False)
         self._seen.move_to_end(key)
-        timings["look"] = time.perf_counter() - start
+        timings["look"] = timings.get("look", 0.0) + time.perf_counter() - start
         return self._seen[key]
 
     def _prompt(self, question: str, grid: Any) -> torch.Tensor:
@@ -128,29 +161,37 @@ class LocalReasoner:
         ids = self._tokenizer(written, add_special_tokens=False)["input_ids"] + list(self._grammar.opening)
         return self._torch.tensor([ids], device=self._device)
 
-    def _blank(self, question: str, modality: str, fit: Letterbox) -> GuidedAnswer:
+    def _blank(
+        self, question: str, modality: str, fit: Letterbox, temperature: float = 0.0, seed: str = ""
+    ) -> GuidedAnswer:
         """Return an answer yet to be written: on the picture only, and true to the file's modality where it has one."""
         from medreasoner.reasoner.guided import GuidedAnswer
+        from medreasoner.reasoner.noise import Noise
 
         openings = tuple(self._sentence(s) for s in self.card.kinds.get(modality, []))
         doubts = self._wording.doubts(question) if self._wording else {}
         weighed = {self._sentence(s): self.card.wording_weight * doubt for s, doubt in doubts.items()}
-        return GuidedAnswer(self._grammar, openings, fit.area, weighed)
+        return GuidedAnswer(self._grammar, openings, fit.area, weighed, Noise(temperature, seed))
 
     def _sentence(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _write(
-        self, question: str, blank: GuidedAnswer, image: tuple[Any, Any], timings: dict[str, float]
-    ) -> tuple[str, float]:
+    def _read(self, question: str, picture: Picture, fit: Letterbox, timings: dict[str, float]) -> Decoder:
+        """Read picture and question, ready to write answers."""
         from medreasoner.reasoner.decoding import Decoder
 
+        image = self._image_tokens(picture, fit, timings)
         start = time.perf_counter()
-        ids = self._prompt(question, image[1])
-        tokens, likelihood = Decoder(self._model, self._drafts).run(ids, *image, blank)
+        decoder = Decoder(self._model, self._drafts)
+        decoder.read(self._prompt(question, image[1]), *image)
         timings["reason"] = timings.get("reason", 0.0) + time.perf_counter() - start
-        text = self._tokenizer.decode([t for t in tokens if t != self._grammar.stop])
-        return text, math.exp(likelihood)
+        return decoder
+
+    def _write(self, decoder: Decoder, blank: GuidedAnswer, timings: dict[str, float]) -> tuple[str, float]:
+        start = time.perf_counter()
+        tokens, likelihood = decoder.write(blank)
+        timings["reason"] = timings.get("reason", 0.0) + time.perf_counter() - start
+        return self._tokenizer.decode([t for t in tokens if t != self._grammar.stop]), math.exp(likelihood)
 
 
 def in_picture(answer: Answer, fit: Letterbox, picture: Picture) -> Answer:
@@ -181,37 +222,39 @@ def _checked_device(device: str | None) -> str:
     return device
 
 
-def _load(folder: Path, card: ReasonerCard, device: str) -> tuple[Any, str]:
+def _load(folder: Path, base: Path, device: str) -> tuple[Any, str]:
     """Load the model in float32 on the CPU, bfloat16 on a GPU; return it with the hash of its weights."""
     import torch
     from safetensors import SafetensorError
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+    from medreasoner.reasoner.adapter import merge_adapter
     from medreasoner.reasoner.quantised import folder_hash, load_quantised
 
-    if not (folder / "config.json").exists():
-        raise CheckpointError(
-            f"no model in {folder}", "give a folder with config.json, tokenizer and safetensors files"
-        )
+    if not (base / "config.json").exists():
+        raise CheckpointError(f"no model in {base}", "give a folder with config.json, tokenizer and safetensors files")
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     try:
-        config = Qwen2_5_VLConfig.from_pretrained(folder)
+        config = Qwen2_5_VLConfig.from_pretrained(base)
         if config.model_type != "qwen2_5_vl":
             raise CheckpointError(
-                f"{folder.name} is a {config.model_type} model", "use a checkpoint of the Qwen2.5-VL family"
+                f"{base.name} is a {config.model_type} model", "use a checkpoint of the Qwen2.5-VL family"
             )
-        if card.quantised == "int8-rows":
+        if ReasonerCard.of(base).quantised == "int8-rows":
             with torch.device("meta"):
                 model: Any = Qwen2_5_VLForConditionalGeneration(config)
             model.to_empty(device="cpu")
-            missing, unexpected = model.load_state_dict(load_quantised(folder), strict=False)
+            missing, unexpected = model.load_state_dict(load_quantised(base), strict=False)
             if unexpected or [name for name in missing if name != "lm_head.weight"]:
-                raise CheckpointError(f"the weights in {folder} do not fit its config.json", "fetch the folder again")
+                raise CheckpointError(f"the weights in {base} do not fit its config.json", "fetch the folder again")
             model.tie_weights()
             _restore_buffers(model)
         else:
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        return model.to(device=device, dtype=dtype).eval(), folder_hash(folder)
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype, local_files_only=True)
+        if folder != base:
+            merge_adapter(model.state_dict(), folder)
+        folders = (base,) if folder == base else (base, folder)
+        return model.to(device=device, dtype=dtype).eval(), folder_hash(*folders)
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         if out_of_memory(error):
             raise MemoryError from error

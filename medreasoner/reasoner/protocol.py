@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from medreasoner.contract.answer import Answer
+from medreasoner.contract.errors import ReasonerError
 from medreasoner.picture import Picture
 
 
@@ -45,3 +47,31 @@ class Reasoner(Protocol):
 
     def answer(self, question: str, picture: Picture) -> Reply:
         """Answer a question; raises `AnswerError` when even the second text cannot be read."""
+
+
+@runtime_checkable
+class SamplingReasoner(Reasoner, Protocol):
+    """A reasoner that can also draw answers at random, to see how far they agree."""
+
+    def samples(
+        self, question: str, picture: Picture, count: int, seed: int = 0, temperature: float = 1.0
+    ) -> Iterator[Reply]:
+        """Draw answers to one question, each when it is asked for; in between, others may use the reasoner.
+
+        Args:
+            question: checked, as for `answer`.
+            picture: what it is about.
+            count: how many answers.
+            seed: the same seed draws the same answers.
+            temperature: 0 repeats the greedy answer, 1 draws from the reasoner's own distribution.
+
+        Raises:
+            AnswerError: as `answer`.
+        """
+
+
+def sampling(reasoner: Reasoner) -> SamplingReasoner:
+    """Return the same reasoner as one that draws answers; raises `ReasonerError` where it cannot."""
+    if not isinstance(reasoner, SamplingReasoner):
+        raise ReasonerError(f"{reasoner.name} cannot draw several answers", "use a local reasoner, or a server's")
+    return reasoner

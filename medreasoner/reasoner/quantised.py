@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medreasoner.contract.errors import CheckpointError
+from medreasoner.reasoner.adapter import has_adapter, merge_adapter
 
 _SCALE = ".scale"
 
@@ -51,10 +52,10 @@ def save_quantised(state: dict[str, torch.Tensor], folder: Path, shard_bytes: in
 
 
 def load_quantised(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all shards back as float32.
+    """Read all shards back as float32, with the folder's own adapter merged where it has one.
 
     Raises:
-        CheckpointError: a shard is missing or damaged.
+        CheckpointError: a shard is missing or damaged, or the adapter is.
     """
     packed: dict[str, torch.Tensor] = {}
     for path in shard_paths(folder):
@@ -65,9 +66,12 @@ def load_quantised(folder: Path) -> dict[str, torch.Tensor]:
                 f"{path.name} cannot be read: {error}", "fetch the checkpoint folder again"
             ) from error
     try:
-        return dict(_unpack(packed))
+        state = dict(_unpack(packed))
     except KeyError as error:
         raise CheckpointError(f"the weights in {folder} lack {error}", "fetch the checkpoint folder again") from error
+    if has_adapter(folder):
+        merge_adapter(state, folder)
+    return state
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -81,11 +85,12 @@ def shard_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over the SHA-256 of each weight file of a checkpoint folder, in name order."""
+def folder_hash(*folders: Path) -> str:
+    """SHA-256 over the SHA-256 of each weight file of the folders, in their order and in name order."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(_stream_hash(path))
+    for folder in folders:
+        for path in sorted(folder.glob("*.safetensors")):
+            digest.update(_stream_hash(path))
     return digest.hexdigest()
 
 

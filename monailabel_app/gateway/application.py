@@ -26,6 +26,7 @@ from monailabel_app.gateway.audit import AuditLog
 from monailabel_app.gateway.errors import EXPECTED, UnexpectedErrors
 from monailabel_app.gateway.gate import Doorkeeper, Gate
 from monailabel_app.gateway.limits import MB, BodyLimit
+from monailabel_app.gateway.loop import routes as loop
 from monailabel_app.gateway.service import Service
 from monailabel_app.gateway.tokens import Role
 from monailabel_app.lib.settings import Settings
@@ -36,10 +37,17 @@ _FORM = 2 * MB  # bytes of a request that carries no file
 def _routes(settings: Settings) -> list[Route]:
     upload = settings.upload_limit * MB + _FORM
 
-    def on(method: str, path: str, endpoint: Callable[..., Any], role: Role | None, size: int = _FORM) -> Route:
+    def on(
+        method: str,
+        path: str,
+        endpoint: Callable[..., Any],
+        role: Role | None,
+        size: int = _FORM,
+        is_page: bool = False,
+    ) -> Route:
         guards = [Middleware(BodyLimit, size=size, silence=settings.body_wait)]
         if role is not None:
-            guards.insert(0, Middleware(Gate, role=role))
+            guards.insert(0, Middleware(Gate, role=role, is_page=is_page))
         return Route(path, endpoint, methods=[method], middleware=guards)
 
     reader, annotator, admin = Role.READER, Role.ANNOTATOR, Role.ADMIN
@@ -71,6 +79,8 @@ def _routes(settings: Settings) -> list[Route]:
         on("GET", "/train/", information.training, reader),
         on("POST", "/train/{model}", information.start_training, admin),
         on("DELETE", "/train/", information.stop_training, admin),
+        on("GET", "/loop", loop.page, reader, is_page=True),
+        on("GET", "/loop/thumbnail", loop.thumbnail, reader, is_page=True),
     ]
 
 
@@ -94,6 +104,7 @@ def build(open_application: Callable[[], Any], settings: Settings) -> Starlette:
         application.on_init_complete()
         yield
         await run_in_threadpool(app.state.gateway.lanes.close)
+        await run_in_threadpool(app.state.gateway.thumbnails.close)
 
     middleware = [Middleware(UnexpectedErrors)]
     if settings.cors_origins:

@@ -39,9 +39,13 @@ class NotSignedIn(Refusal):
 
     status = 401
 
+    def __init__(self, what: str, hint: str, scheme: str = "Bearer") -> None:
+        super().__init__(what, hint)
+        self.scheme = scheme
+
     @property
     def headers(self) -> dict[str, str]:
-        return {"WWW-Authenticate": "Bearer"}
+        return {"WWW-Authenticate": self.scheme}
 
 
 class NotAllowed(Refusal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from monailabel_app.gateway.oidc import Issuer
 from monailabel_app.gateway.tokens import Role, TokenFile, User
 from monailabel_app.lib.settings import Settings
 
+_PROMPT = 'Basic realm="MedReasoner: any name, your token as password", charset="UTF-8"'
 NOBODY = User("", Role.ADMIN)  # without tokens there are no users, and this machine's programs may do everything
 
 
@@ -63,14 +65,18 @@ class Doorkeeper:
 
 
 class Gate:
-    """In front of one route: lets in users of at least `role`, and notes who they are in ``request.state.user``."""
+    """In front of one route: lets in users of at least `role`, and notes who they are in ``request.state.user``.
 
-    def __init__(self, app: ASGIApp, role: Role) -> None:
-        self._app, self._role = app, role
+    To a page, a browser may bring the token as a password that it asks its user for (HTTP Basic). It sends that along
+    with whatever other pages make it fetch, so only addresses that change nothing may be pages.
+    """
+
+    def __init__(self, app: ASGIApp, role: Role, is_page: bool = False) -> None:
+        self._app, self._role, self._is_page = app, role, is_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        user = await run_in_threadpool(_user, request)  # an issuer's keys may have to be fetched
+        user = await run_in_threadpool(_user, request, self._is_page)  # an issuer's keys may have to be fetched
         if user.role < self._role:
             raise NotAllowed(
                 f"this needs the role {self._role.name.lower()}, yours is {user.role.name.lower()}",
@@ -80,9 +86,27 @@ class Gate:
         await self._app(scope, receive, send)
 
 
-def _user(request: Request) -> User:
+def _user(request: Request, of_page: bool) -> User:
     keeper: Any = request.app.state.gateway.doorkeeper
-    return keeper.user_of(request.headers.get("authorization", ""), request.client.host if request.client else None)
+    brought, client = request.headers.get("authorization", ""), request.client.host if request.client else None
+    if not of_page:
+        return keeper.user_of(brought, client)
+    try:
+        return keeper.user_of(_as_bearer(brought), client)
+    except NotSignedIn as error:
+        raise NotSignedIn(error.what, "give any name, and your token as the password", _PROMPT) from error
+
+
+def _as_bearer(authorization: str) -> str:
+    """Turn a Basic header into that of the token which is its password; leave others as they are."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return authorization
+    try:
+        name_and_password = b64decode(credentials, validate=True).decode()
+    except ValueError:  # neither base64 nor UTF-8: nobody's
+        return ""
+    return f"Bearer {name_and_password.partition(':')[2]}"
 
 
 def _is_loopback(client: str) -> bool:

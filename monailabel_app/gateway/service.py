@@ -7,10 +7,13 @@ from typing import Any
 
 from starlette.requests import Request
 
+from medreasoner.reasoner.champions import Champions, registry_folder
 from monailabel_app.gateway.audit import AuditLog
 from monailabel_app.gateway.errors import NotFound
 from monailabel_app.gateway.gate import Doorkeeper
 from monailabel_app.gateway.lanes import Lanes
+from monailabel_app.gateway.loop.collecting import Collector
+from monailabel_app.gateway.loop.thumbnails import Thumbnails
 from monailabel_app.gateway.metrics import Metrics
 from monailabel_app.lib.settings import Settings
 
@@ -26,12 +29,22 @@ class Service:
     lanes: Lanes
     metrics: Metrics
     audit: AuditLog
+    collector: Collector
+    thumbnails: Thumbnails
 
     @classmethod
     def around(cls, application: Any, settings: Settings, doorkeeper: Doorkeeper, audit: AuditLog) -> Service:
-        """Put queues and metrics beside an application."""
-        lanes, models = Lanes(settings.queue_length), frozenset(application.info()["models"])
-        return cls(application, models, settings, doorkeeper, lanes, Metrics(lanes), audit)
+        """Put queues, metrics and what the page shows beside an application."""
+        lanes, models, store = (
+            Lanes(settings.queue_length),
+            frozenset(application.info()["models"]),
+            application.datastore(),
+        )
+        registry = registry_folder()
+        collector = Collector(store, Champions(registry), registry / "state.json")
+        return cls(
+            application, models, settings, doorkeeper, lanes, Metrics(lanes), audit, collector, Thumbnails(store)
+        )
 
     def known_model(self, model: str) -> str:
         """Return the name of a model that is served; raises `NotFound` for others."""

@@ -29,7 +29,7 @@ class OpenedImages:
 
     def get(self, path: Path) -> StoredImage:
         """Return the image, opened by whoever asks first while the others wait; errors as `open_image`."""
-        state = _state(path)
+        state = state_of(path)
         with self._lock:
             opening = self._kept.get(state)
             first = opening is None
@@ -51,7 +51,8 @@ class OpenedImages:
             opening.set_exception(error)
 
 
-def _state(path: Path) -> State:
+def state_of(path: Path) -> State:
+    """Return what changes when a file, or one in a folder, does."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return ((str(path), 0, 0), *(_file_state(file) for file in files))
 

@@ -62,6 +62,7 @@ class Stage(ABC):
     recompute: bool = True  # activations in the backward pass, for memory
     deepspeed: Literal["", "zero2", "zero3"] = ""  # rl_training/configs/deepspeed
     lora: Lora | None = None
+    adapter: str = ""  # folder of an adapter to go on training, as it is, instead of a new one
     save_every: int = 50  # updates
     keep: int = 2  # checkpoints
     log_every: int = 1  # updates
@@ -73,7 +74,7 @@ class Stage(ABC):
     gpu_memory_gb: float = 80.0
 
     def __post_init__(self) -> None:
-        if self.lora is not None and self.deepspeed == "zero3":
+        if (self.lora is not None or self.adapter) and self.deepspeed == "zero3":
             raise MedReasonerError(
                 "adapters under zero3 are saved as shards that cannot be merged",
                 "use zero2: adapters need little memory",

@@ -1,7 +1,7 @@
 """Write a collection as one prepared folder in umrg-mini's layout: all of it, or nothing.
 
     samples.jsonl     a target a line: umrg-mini's keys and `questions` (style -> wordings), `absent`, `appearance`,
-                      `modality_code`
+                      `modality_code`, and `kind` where source and modality do not tell it
     images/HASH.png   what the reasoner sees: windowed, square pixels, 8 bits, no patient data beside it
     masks/HASH.png    0 and 255, all 0 where the target is absent
     questions.json    questions that rows share, and absent_questions.json; empty where rows have their own
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medreasoner.contract.answer import Box
-from medreasoner.evaluation.kinds import modality_word
+from medreasoner.evaluation.kinds import kind_of, modality_word
 from rl_training.dataset.example import DataError, Example, Points
 from rl_training.dataset.placing import is_dispersed
 
@@ -109,6 +109,8 @@ def row_of(
         "dispersed": dispersed,
         "area_frac": None if seen is None else round(float(seen.mean()), 6),
     }
+    if example.kind and example.kind != kind_of(row):
+        row["kind"] = example.kind
     return row if example.shared_questions else {**row, "questions": own, "appearance": example.questions.appearance}
 
 

@@ -9,8 +9,8 @@ import pytest
 from benchmarks.show_results import PAGE, RESULTS, page, readme_with, totals
 from benchmarks.show_results import README as README_PATH
 from medreasoner.expert import DEFAULT_EXPERT, load_expert
+from medreasoner.folders import embedded_folder
 from medreasoner.instruction import instruction_hash
-from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.quantised import folder_hash
 
 REPORT = json.loads(RESULTS.read_text(encoding="utf-8"))

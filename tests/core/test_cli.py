@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from medreasoner.reasoner.catalogue import embedded_folder
+from medreasoner.folders import embedded_folder
 from tests.collection import make_collection
 
 CT = str(get_testdata_file("CT_small.dcm"))

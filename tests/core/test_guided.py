@@ -11,8 +11,8 @@ import torch
 from transformers import AutoTokenizer
 
 from medreasoner.contract.answer import AbsentAnswer, GroundingAnswer, parse_answer
+from medreasoner.folders import embedded_folder
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
 
 STOP = "<|im_end|>"

@@ -14,12 +14,13 @@ from medreasoner.contract.answer import Box, GroundingAnswer
 from medreasoner.contract.errors import AnswerError, CheckpointError, QuestionError
 from medreasoner.contract.wire import GroundingResult
 from medreasoner.expert import load_expert
+from medreasoner.folders import embedded_folder
 from medreasoner.geometry import box_iou
 from medreasoner.imaging import open_image
 from medreasoner.instruction import instruction_hash
 from medreasoner.picture import Picture
 from medreasoner.pipeline import GroundingPipeline
-from medreasoner.reasoner.catalogue import embedded_folder, open_reasoner
+from medreasoner.reasoner.catalogue import open_reasoner
 from medreasoner.reasoner.local import LocalReasoner
 
 OPTIC_DISC = Box(115, 560, 295, 770)  # read off scikit-image's retina.jpg by eye, in its 1411 x 1411 pixels

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medreasoner.contract.errors import CheckpointError
+from medreasoner.folders import embedded_folder
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.wording import FILE, Wording, buckets
 
 

@@ -32,6 +32,8 @@ RECORD = LabelRecord(
     box=[1.0, 1.0, 5.0, 5.0],  # as the reasoner had it, before a person drew another mask
     points=[[2.0, 2.0], [3.0, 3.0]],
     author="a.reader",
+    reasoning="This is a brain MRI. The question points to the fat. On T1 it is bright. Here it is small and lies in "
+    "the upper left part of the image.",
 )
 
 
@@ -51,6 +53,7 @@ def studies(tmp_path: Path) -> Path:
         store.save_label(name, str(tmp_path / "mask.nii.gz"), "final", {"medreasoner": asdict(RECORD)})
     write_mask(np.zeros_like(mask), picture, image, tmp_path / "mask.nii.gz")
     absent = replace(RECORD, absent=True, box=None, points=None, target="gallbladder", question="Where is bile kept?")
+    absent = replace(absent, reasoning="This is a brain MRI. The question asks about the gallbladder, which cannot be seen.")
     store.save_label("three", str(tmp_path / "mask.nii.gz"), "final", {"medreasoner": asdict(absent)})
     return folder
 
@@ -62,7 +65,9 @@ def test_the_shelf_is_where_the_server_puts_it() -> None:
 def test_saved_labels_become_examples(studies: Path) -> None:
     reader = SavedLabels.of_studies(studies)
     one, three, two = (reader[index] for index in range(len(reader)))
-    assert [e.group for e in (one, two, three)] == ["one.nii", "two.nii", "three.nii"]
+    assert (one.kind, one.questions.appearance) == ("brain MRI", "On T1 it is bright.")
+    assert (three.kind, three.questions.appearance) == ("brain MRI", "")
+    assert one.group == two.group == three.group, "the same file under three names is one patient"
     assert one.target == "fat" and one.questions.by_style["clinical"] == ["What is bright here?"]
     picture = one.picture()
     assert (picture.axis, picture.slice_index, picture.window) == ("coronal", 15, (8000.0, 16000.0))
@@ -126,7 +131,7 @@ def test_a_damaged_label_is_named(studies: Path, text: str, what: str) -> None:
 def test_a_label_whose_image_is_gone_is_named(studies: Path) -> None:
     (studies / "one.nii").unlink()
     with pytest.raises(DataError, match=r"label final/one\.json: 0 images are called one"):
-        SavedLabels.of_studies(studies)
+        SavedLabels.of_studies(studies)[0]
 
 
 def test_no_labels_is_an_error(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from peft import PeftModel
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from medreasoner.contract.errors import CheckpointError
+from medreasoner.folders import embedded_folder
 from medreasoner.picture import Picture
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.local import LocalReasoner
 from medreasoner.reasoner.quantised import load_quantised
 from rl_training import merge as command

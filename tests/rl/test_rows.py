@@ -10,9 +10,9 @@ import pytest
 
 from medreasoner.contract.answer import GroundingAnswer
 from medreasoner.contract.errors import MedReasonerError
+from medreasoner.folders import embedded_folder
 from medreasoner.geometry import box_iou
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.local import LocalReasoner, in_picture
 from rl_training.rewards import paper_soft

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from medreasoner.contract.errors import MedReasonerError
+from medreasoner.folders import embedded_folder
 from medreasoner.picture import Picture
-from medreasoner.reasoner.catalogue import embedded_folder
 from medreasoner.reasoner.local import LocalReasoner
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
 from rl_training import calibrate, card, pack, sft
