@@ -26,7 +26,9 @@ SHELF = "medreasoner_labels"
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _HINT = "save the label again, or take its file away"
 # What the reasoner wrote (rl_training/reasoning.py); other reasoners word it freely.
-_SAID = re.compile(r"This is an? (?P<kind>.+?)\. The question (points to|asks about) (the )?(?P<name>.+?)[.,] (?P<rest>.*)")
+_SAID = re.compile(
+    r"This is an? (?P<kind>.+?)\. The question (points to|asks about) (the )?(?P<name>.+?)[.,] (?P<rest>.*)"
+)
 _LOOKS = re.compile(r"(?P<looks>.+?) Here it is ")
 
 

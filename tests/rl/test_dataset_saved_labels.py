@@ -53,7 +53,9 @@ def studies(tmp_path: Path) -> Path:
         store.save_label(name, str(tmp_path / "mask.nii.gz"), "final", {"medreasoner": asdict(RECORD)})
     write_mask(np.zeros_like(mask), picture, image, tmp_path / "mask.nii.gz")
     absent = replace(RECORD, absent=True, box=None, points=None, target="gallbladder", question="Where is bile kept?")
-    absent = replace(absent, reasoning="This is a brain MRI. The question asks about the gallbladder, which cannot be seen.")
+    absent = replace(
+        absent, reasoning="This is a brain MRI. The question asks about the gallbladder, which cannot be seen."
+    )
     store.save_label("three", str(tmp_path / "mask.nii.gz"), "final", {"medreasoner": asdict(absent)})
     return folder
 
