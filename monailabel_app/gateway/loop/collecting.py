@@ -1,0 +1,141 @@
+"""Where the page's numbers come from: names and notes of the datastore, lineages, the state of the training.
+
+No image is opened, and a label is read once, so ten thousand of them cost one look at a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from medreasoner.contract.errors import MedReasonerError
+from medreasoner.reasoner.champions import SHIPPED, Champions, Lineage
+from monailabel_app.gateway.loop.figures import Checkpoint, Figures, Modality, NextCase, Training, binned
+from monailabel_app.lib.datastore.label_shelf import UnknownLabel
+from monailabel_app.lib.datastore.shelved import FINAL
+
+NEXT_CASES = 10
+NOTE = "medreasoner"  # the key of our notes in an image's and a label's info
+
+
+class Collector:
+    """Reads a server's datastore, registry of checkpoints and training run."""
+
+    def __init__(self, store: Any, champions: Champions, state_file: Path) -> None:
+        """Take a `ShelvedDatastore`, a registry and where a training says how it goes; neither file need exist."""
+        self._store, self._champions, self._state_file = store, champions, state_file
+        self._days: dict[str, tuple[int, date]] = {}  # image -> when its label changed, and the day that it names
+        self._counting = threading.Lock()
+
+    def figures(self) -> Figures:
+        """Return all numbers as they are now.
+
+        Raises:
+            MedReasonerError: the archive is away, or the registry cannot be read.
+        """
+        images, scores = self._store.list_images(), self._scores()
+        entries, champion = self._champions.entries(), self._champions.number()
+        return Figures(
+            images=len(images),
+            days=self._labels_by_day(),
+            checkpoints=_checkpoints(entries, self._champions.history()),
+            champion=champion,
+            modalities=_modalities(entries, champion),
+            bins=binned([disagreement for disagreement, _ in scores.values()]),
+            next_cases=_next_cases(scores, set(images) - self._store.labelled(FINAL)),
+            training=read_state(self._state_file),
+        )
+
+    def _labels_by_day(self) -> tuple[tuple[date, int], ...]:
+        with self._counting:
+            stamps = self._store.label_stamps(FINAL)
+            self._days = {image: self._days[image] for image in self._days.keys() & stamps.keys()}
+            for image, stamp in stamps.items():
+                if image not in self._days or self._days[image][0] != stamp:
+                    self._days[image] = stamp, self._day(image, stamp)
+            counts = Counter(day for _, day in self._days.values())
+        return tuple(sorted(counts.items()))
+
+    def _day(self, image: str, stamp: int) -> date:
+        """The day (UTC) on which a label was saved; that of its file where no record says so (MONAI Label's own)."""
+        try:
+            said = self._store.get_label_info(image, FINAL).get(NOTE, {}).get("saved_at")
+        except UnknownLabel:  # removed since it was listed: the next look will not count it
+            said = None
+        return date.fromisoformat(said[:10]) if said else datetime.fromtimestamp(stamp / 1e9, timezone.utc).date()
+
+    def _scores(self) -> dict[str, tuple[float, str]]:
+        """Disagreement and question of every scored image, by image."""
+        found = {}
+        for image, notes in self._store.notes().items():
+            note = notes.get(NOTE, {})
+            disagreement = note.get("scores", {}).get("disagreement")
+            if disagreement is not None:
+                found[image] = float(disagreement), str(note.get("question", ""))
+        return found
+
+
+def read_state(file: Path) -> Training | None:
+    """Return what a training run says of itself; None where there never was one.
+
+    Raises:
+        MedReasonerError: the file is not what a run writes.
+    """
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        return Training(
+            status=str(state["status"]),
+            progress=float(state.get("progress") or 0),
+            step=int(state.get("step") or 0),
+            of=int(state.get("of") or 0),
+            message=str(state.get("message") or ""),
+            updated=str(state.get("updated") or ""),
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MedReasonerError(
+            f"the training's {file.name} cannot be read: {error}", "start the training anew"
+        ) from error
+
+
+def _checkpoints(entries: list[Lineage], served: list[int]) -> tuple[Checkpoint, ...]:
+    """Every checkpoint by number, before them the reasoner as shipped as it was measured first."""
+    first = next((entry for entry in entries if entry.parent_number == SHIPPED), None)
+    shipped = [Checkpoint(SHIPPED, **_measured(first.champion), reason="as shipped")] if first else []
+    local = [
+        Checkpoint(
+            entry.number,
+            **_measured(entry.challenger),
+            reason=entry.reason,
+            made=entry.made_at[:10],
+            labels=entry.labels,
+            difference=(entry.difference["mean"], entry.difference["low"], entry.difference["high"]),
+            published=entry.published or entry.number in served,
+        )
+        for entry in entries
+    ]
+    return (*shipped, *local)
+
+
+def _measured(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {"cases": metrics["n"], "box_iou": metrics["box_iou"], "dice": metrics.get("dice")}
+
+
+def _modalities(entries: list[Lineage], champion: int) -> tuple[Modality, ...]:
+    """The champion's failures as they were counted last: its own, or as the one to beat of a later challenger."""
+    for entry in reversed(entries):
+        for number, metrics in ((entry.parent_number, entry.champion), (entry.number, entry.challenger)):
+            if number == champion:
+                found = metrics.get("by_modality", {}).items()
+                return tuple(Modality(name, counts["n"], counts["failures"]) for name, counts in sorted(found))
+    return ()
+
+
+def _next_cases(scores: dict[str, tuple[float, str]], unlabelled: set[str]) -> tuple[NextCase, ...]:
+    worst = sorted((-disagreement, image) for image, (disagreement, _) in scores.items() if image in unlabelled)
+    return tuple(NextCase(image, scores[image][1], scores[image][0]) for _, image in worst[:NEXT_CASES])
