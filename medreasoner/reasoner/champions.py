@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from medreasoner.contract.checks import read_object
@@ -35,10 +35,18 @@ _ANEW = "remove that file and publish a checkpoint (medreasoner models --publish
 
 
 @dataclass(frozen=True)
-class _Reign:
-    number: int
-    since: str
-    history: list[int]  # oldest first; its last one is `number`
+class Reign:
+    """What champion.json says.
+
+    Attributes:
+        number: of the champion; 0 is the reasoner as shipped.
+        since: when it was put in service, ISO 8601 in UTC; empty where nothing ever was.
+        history: the numbers put in service and not rolled back, the champion last.
+    """
+
+    number: int = SHIPPED
+    since: str = ""
+    history: list[int] = field(default_factory=list)
 
 
 def registry_folder(given: str = "") -> Path:
@@ -74,8 +82,11 @@ class Champions:
 
     def number(self) -> int:
         """The number of the champion; 0 is the reasoner as shipped. Raises as `champion`."""
-        history = self.history()
-        return history[-1] if history else SHIPPED
+        return self.reign().number
+
+    def history(self) -> list[int]:
+        """The numbers put in service and not rolled back, the champion last. Raises as `champion`."""
+        return self.reign().history
 
     def champion(self) -> Path | None:
         """Return the champion's folder, or None where the reasoner as shipped is in service.
@@ -89,19 +100,19 @@ class Champions:
         self._check_known(number)
         return self.path(number)
 
-    def history(self) -> list[int]:
-        """Return the numbers put in service and not rolled back, the champion last; raises as `champion`."""
+    def reign(self) -> Reign:
+        """Return which checkpoint is in service, since when, and which were before it; raises as `champion`."""
         file = self.folder / CHAMPION
         try:
-            reign = _Reign(**read_object(file.read_text(encoding="utf-8"), _Reign))
+            reign = Reign(**read_object(file.read_text(encoding="utf-8"), Reign))
         except FileNotFoundError:
-            return []
+            return Reign()
         except (OSError, ValueError, MedReasonerError) as error:
             raise CheckpointError(f"{file} cannot be used: {_in_short(error)}", _ANEW) from error
         numbers = isinstance(reign.history, list) and all(type(number) is int for number in reign.history)
         if not numbers or [reign.number] != (reign.history[-1:] or [SHIPPED]):
             raise CheckpointError(f"{file} contradicts itself", _ANEW)
-        return reign.history
+        return reign
 
     def propose(self, challenger: Path, lineage: Lineage) -> int:
         """Take a copy of a checkpoint's folder in, and let it take over if the rule says so.
@@ -173,11 +184,11 @@ class Champions:
         if keep < 1:
             raise MedReasonerError(f"a registry of {keep} checkpoints holds none", "keep at least 1")
         with self._changing():
-            history, numbers = self.history(), [lineage.number for lineage in self.entries()]
-            unneeded = [number for number in numbers[:-keep] if number not in history[-2:]]
+            reign, numbers = self.reign(), [lineage.number for lineage in self.entries()]
+            unneeded = [number for number in numbers[:-keep] if number not in reign.history[-2:]]
             removed = [number for number in unneeded if self._remove(number)]
-            if set(removed) & set(history):
-                self._enthrone([number for number in history if number not in removed])
+            if set(removed) & set(reign.history):
+                self._enthrone([number for number in reign.history if number not in removed], reign.since)
         return removed
 
     @contextmanager
@@ -213,9 +224,9 @@ class Champions:
                 f"no checkpoint {number} in {self.folder}", "`medreasoner models` lists what there is"
             )
 
-    def _enthrone(self, history: list[int]) -> None:
-        reign = {"number": history[-1] if history else SHIPPED, "since": now(), "history": history}
-        write_durably(self.folder / CHAMPION, json.dumps(reign).encode())
+    def _enthrone(self, history: list[int], since: str = "") -> None:
+        reign = Reign(history[-1] if history else SHIPPED, since or now(), history)
+        write_durably(self.folder / CHAMPION, json.dumps(asdict(reign)).encode())
 
     def _remove(self, number: int) -> bool:
         with (self.path(number) / LINEAGE).open() as file:
