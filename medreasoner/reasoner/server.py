@@ -7,6 +7,7 @@ import io
 import math
 import os
 import random
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ _GROUNDING = rf'\{{"bbox": \[\d{{1,4}}(, \d{{1,4}}){{3}}\], "points_1": {_PAIR},
 
 
 class ServerReasoner:
-    """Answers with greedy decoding on a server; knows the name of its weights, not their hash."""
+    """Answers with greedy decoding, or draws answers, on a server; knows the name of its weights, not their hash."""
 
     sha256 = ""
 
@@ -100,12 +101,27 @@ class ServerReasoner:
             AnswerError: the second text cannot be used either.
             ReasonerError: the server cannot be reached, refuses, or does not speak the protocol.
         """
+        return self._answer(question, picture, {"temperature": 0})
+
+    def samples(
+        self, question: str, picture: Picture, count: int, seed: int = 0, temperature: float = 1.0
+    ) -> Iterator[Reply]:
+        """Draw answers as `SamplingReasoner` says, one request each: the server itself keeps what it has read.
+
+        Raises:
+            AnswerError, ReasonerError: as `answer`.
+        """
+        for number in range(count):
+            chance = {"temperature": temperature, "seed": seed * 1000 + number}
+            yield self._answer(question, picture, chance)
+
+    def _answer(self, question: str, picture: Picture, chance: dict[str, Any]) -> Reply:
         start = perf_counter()
         fit = Letterbox.of(picture.width, picture.height, self.card.canvas)
         turns: list[dict[str, Any]] = [self._first_turn(question, fit.picture(picture.pixels))]
         attempts = 1
         while True:
-            text, tokens = _content(self._ask(turns))
+            text, tokens = _content(self._ask(turns, chance))
             try:
                 answer = read_answer(text, self.card)
                 placed = in_picture(answer, fit, picture)
@@ -127,14 +143,14 @@ class ServerReasoner:
         text = {"type": "text", "text": instruction(question, self.card.instruction)}
         return {"role": "user", "content": [text, image] if self.card.question_first else [image, text]}
 
-    def _ask(self, turns: list[dict[str, Any]]) -> Any:
+    def _ask(self, turns: list[dict[str, Any]], chance: dict[str, Any]) -> Any:
         """Send one request, again after failures that may pass, and return the decoded JSON."""
         body = {
             "model": self._model,
             "messages": turns,
-            "temperature": 0,
             "max_tokens": self.card.max_reasoning + _ANSWER_TOKENS,
             "logprobs": True,
+            **chance,
         }
         if self.card.dialect == "strict":
             body["structured_outputs"] = {"regex": answer_pattern(self.card.may_abstain)}

@@ -473,3 +473,15 @@ def test_confidence_is_none_where_the_server_does_not_say(logprobs: Any, ask: Ca
 
 def test_confidence_is_zero_where_the_server_calls_its_own_token_impossible(ask: Callable[..., Any]) -> None:
     assert ask(says(GOOD, spread(GOOD, -9999.0))).confidence == 0.0
+
+
+def test_draws_are_asked_for_one_by_one_with_temperature_and_seed(script: Script) -> None:
+    script.answers = [says(GOOD), says("no answer"), says(ABSENT), says(GOOD)]
+    reasoner = ServerReasoner(script.url, "model-7b", SECRET, STRICT)
+    drawing = reasoner.samples(QUESTION, wide_picture(), 2, seed=2, temperature=0.8)
+    assert not script.bodies, "nothing is sent before a draw is wanted"
+    assert isinstance(next(drawing).answer, GroundingAnswer)
+    assert next(drawing).attempts == 2
+    assert reasoner.answer(QUESTION, wide_picture()).attempts == 1
+    chances = [(body["temperature"], body.get("seed")) for body in script.bodies]
+    assert chances == [(0.8, 2000), (0.8, 2001), (0.8, 2001), (0, None)]
