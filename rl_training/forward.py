@@ -42,7 +42,8 @@ def _vision_rotation(grid: int, head: int, merge: int, device: torch.device) -> 
     return angles.cos(), angles.sin()
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn pairs of the last dimension's halves by the rotary angles, which must broadcast to `x`."""
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
     return (x.float() * cos + turned.float() * sin).to(x.dtype)
@@ -52,7 +53,7 @@ def _vision_block(block: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Ten
     batch, count, width = x.shape
     attention = block.attn
     qkv = attention.qkv(block.norm1(x)).reshape(batch, count, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    q, k = _rotate(qkv[0], cos, sin), _rotate(qkv[1], cos, sin)
+    q, k = rotate(qkv[0], cos, sin), rotate(qkv[1], cos, sin)
     mixed = F.scaled_dot_product_attention(q, k, qkv[2])
     x = x + attention.proj(mixed.transpose(1, 2).reshape(batch, count, width))
     return x + block.mlp(block.norm2(x))  # type: ignore[no-any-return]

@@ -7,52 +7,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from small import END, GRID, IMAGE, SIDE, START
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
-
-SIDE = 112
-GRID = SIDE // 28  # image tokens along one side
-IMAGE, VIDEO, START, END = 90, 91, 92, 93
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    torch.manual_seed(0)
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 96,
-            "hidden_size": 48,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 2, 2]},
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 2,
-            "out_hidden_size": 48,
-            "fullatt_block_indexes": [0, 1],
-        },
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        vision_start_token_id=START,
-        vision_end_token_id=END,
-    )
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # as initialised, attention is all but flat and rotations would not show
-            parameter.normal_(0, 0.3) if parameter.ndim > 1 else parameter.uniform_(0.5, 1.5)
-    return model
-
-
-@pytest.fixture(scope="module")
-def pictures() -> torch.Tensor:
-    return torch.randint(0, 256, (3, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1)) / 255
 
 
 @pytest.fixture(scope="module")
