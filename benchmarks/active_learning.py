@@ -1,0 +1,163 @@
+"""Does asking for the labels that the reasoner is least sure of teach it faster than asking for any?
+
+python -m rl_training.pack DATA PACKED
+python -m rl_training.trunk SmolLM2-135M-Instruct.Q4_1.gguf BASE
+python -m benchmarks.active_learning --data DATA --packed PACKED --base BASE --state STATE [--seconds 500]
+
+A reasoner is trained on all kinds of image but six. Then a department that has all of them reveals its labels, 40 at a
+time, in the order of an arm: `random`; `disagreement`, 1 minus the mean pairwise IoU of six sampled boxes;
+`low_confidence`, the likelihood of the greedy box. Every round trains from the same start on what is revealed so far,
+mixed with what the start knows, and answers the same test cases. Masks and absent targets are left out.
+
+What is done is kept in STATE, and the same command goes on there. Several may share it once the start is made, each
+with arms or seeds of its own: `--seeds` with none after it makes the start, `--seeds 0 1` does two seeds of every arm.
+When all rounds are there, the last line is JSON (benchmarks/results/active_learning.json), of which
+`python -m benchmarks.learning.curve RESULTS PNG` draws the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from benchmarks.figures import print_figures
+from benchmarks.learning.curve import figures, table
+from benchmarks.learning.department import TINY, Department, Plan, queue
+from benchmarks.learning.draws import disagreement
+from benchmarks.learning.student import Student
+from medreasoner.durable import write_durably
+from rl_training.config.reading import read_yaml
+
+Record = dict[str, Any]
+
+
+class Branch:
+    """One arm with one seed: its rounds so far, in a file."""
+
+    def __init__(self, state: Path, arm: str, seed: int) -> None:
+        self.arm, self.seed = arm, seed
+        self._path = state / f"{arm}-{seed}.json"
+        self.rounds: list[Record] = json.loads(self._path.read_text()) if self._path.exists() else []
+
+    @property
+    def revealed(self) -> list[int]:
+        """Rows of the samples whose labels are known by now."""
+        return [row for record in self.rounds for row in record["revealed"]]
+
+    def add(self, record: Record) -> None:
+        """Keep a round."""
+        self.rounds.append(record)
+        write_durably(self._path, json.dumps(self.rounds).encode())
+
+
+def scores(student: Student, arm: str, rows: list[int], chance: Random) -> list[float]:
+    """Say how much an arm wants each candidate's label; more is sooner."""
+    questions = [student.department.question(row, chance) for row in rows]
+    if arm == "random":
+        return [chance.random() for _ in rows]
+    if arm == "low_confidence":
+        return [-c for c in student.answer(rows, questions).confidence]
+    drawn = student.answer(rows, questions, student.plan.draws, chance.randrange(2**31))
+    return [disagreement(boxes) for boxes in drawn.boxes]
+
+
+def next_round(student: Student, branch: Branch) -> Record:
+    """Choose labels with the weights of the round before, which the student holds; train on all of them; examine."""
+    department, plan, begun = student.department, student.plan, time.perf_counter()
+    chance = Random(1000 * branch.seed + len(branch.rounds))
+    left = sorted(set(department.archive) - set(branch.revealed))
+    rows = chance.sample(left, min(plan.candidates, len(left)))
+    wanted = scores(student, branch.arm, rows, chance)
+    order = queue(wanted, [department.patient(row) for row in rows], plan.patient_limit)
+    new = [rows[i] for i in order[: plan.labels]]
+    scored = time.perf_counter()
+    student.learn(branch.revealed + new, branch.seed)
+    trained = time.perf_counter()
+    return {
+        "revealed": new,
+        "new_kinds": sum(department.is_new(row) for row in new),
+        "iou": [round(v, 4) for v in student.examine()],
+        "seconds": [round(t, 1) for t in (scored - begun, trained - scored, time.perf_counter() - trained)],
+    }
+
+
+def run_branch(student: Student, branch: Branch, until: float) -> None:
+    """Go on with a branch until its rounds are done, or the next one would not be by `until`."""
+    longest = 0.0
+    if (
+        0 < len(branch.rounds) < student.plan.rounds and branch.arm != "random"
+    ):  # it scores with the last round's weights
+        student.learn([row for record in branch.rounds for row in record["revealed"]], branch.seed)
+    elif not branch.rounds:
+        student.to_start()
+    while len(branch.rounds) < student.plan.rounds and time.perf_counter() + longest < until:
+        record = next_round(student, branch)
+        branch.add(record)
+        longest = max(longest, sum(record["seconds"]))
+        mean = sum(record["iou"]) / len(record["iou"])
+        labels = len(branch.rounds) * student.plan.labels
+        print(f"{branch.arm} {branch.seed}: {labels} labels, IoU {mean:.3f}, {record['seconds']} s", flush=True)
+
+
+def about(department: Department) -> Record:
+    """Describe the test cases and the archive, as `figures` needs them."""
+    return {
+        "patients": [department.patient(case.row) for case in department.cases],
+        "is_new": [department.is_new(case.row) for case in department.cases],
+        "known": len(department.known),
+        "archive": len(department.archive),
+        "archive_new": sum(map(department.is_new, department.archive)),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="umrg-mini's samples and questions")
+    parser.add_argument("--packed", type=Path, required=True, help="what rl_training.pack wrote")
+    parser.add_argument("--base", type=Path, required=True, help="what rl_training.trunk wrote")
+    parser.add_argument("--state", type=Path, required=True, help="folder of what is done so far")
+    parser.add_argument(
+        "--seconds", type=float, default=1e9, help="of this call; no round is begun that would end later"
+    )
+    parser.add_argument("--arms", nargs="*", default=list(Plan.arms), choices=Plan.arms)
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(range(Plan.seeds)))
+    parser.add_argument(
+        "--plan", type=Path, help="YAML of knobs other than those of benchmarks.learning.department.Plan"
+    )
+    parser.add_argument("--tiny", action="store_true", help="a few steps of random weights, on any machine")
+    given = parser.parse_args(argv)
+    until = time.perf_counter() + given.seconds
+    torch.set_float32_matmul_precision("high")
+    torch._dynamo.config.cache_size_limit = 64
+    plan = read_yaml(given.plan, Plan) if given.plan else TINY if given.tiny else Plan()
+    department = Department(given.data, plan)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    student = Student(department, given.packed, given.base, given.tiny, device)
+    given.state.mkdir(parents=True, exist_ok=True)
+    if not student.make_start(given.state, until):
+        print("the start is not done yet: call again", flush=True)
+        return
+    begin = Branch(given.state, "start", 0)
+    if not begin.rounds:
+        begin.add({"iou": [round(v, 4) for v in student.examine()]})
+    arms = {arm: [Branch(given.state, arm, seed) for seed in given.seeds] for arm in given.arms}
+    for branch in (arms[arm][at] for at in range(len(given.seeds)) for arm in given.arms):
+        run_branch(student, branch, until)
+    left = sum(plan.rounds - len(branch.rounds) for branches in arms.values() for branch in branches)
+    if left or not given.seeds or not given.arms:
+        print(f"{left} rounds of the arms and seeds asked for are left", flush=True)
+        return
+    rounds = {arm: [branch.rounds for branch in branches] for arm, branches in arms.items()}
+    found = figures(begin.rounds[0]["iou"], rounds, about(department), plan)
+    print(table(found))
+    print_figures(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""From the rounds of a simulation to its curves: means with intervals, the labels needed, and a picture.
+
+python -m benchmarks.learning.curve benchmarks/results/active_learning.json docs/active_learning.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.learning.department import Plan
+from medreasoner.metrics import bootstrap_interval
+
+Floats = NDArray[np.float64]
+Patients = NDArray[np.int64]
+PARTS = {"all": "all test cases", "new": "kinds of image new to the start", "known": "kinds the start knows"}
+
+
+class Curves:
+    """Mean IoU against labels on some test cases, for any drawing of their patients.
+
+    Cases of one patient are alike, so patients are resampled, and all arms are measured on the same ones.
+    """
+
+    def __init__(self, patients: list[str], iou: dict[str, Floats]) -> None:
+        """Add up by patient.
+
+        Args:
+            patients: whom each case shows.
+            iou: by arm (points, cases), the first point without any label.
+        """
+        names, of = np.unique(np.array(patients), return_inverse=True)
+        self.everyone: Patients = np.arange(len(names))
+        self._cases = np.bincount(of)
+        self._sums = {
+            arm: np.stack([np.bincount(of, point, len(names)) for point in values]) for arm, values in iou.items()
+        }
+
+    def of(self, arm: str, drawn: Patients) -> Floats:
+        """Return an arm's mean IoU at every point, (points,)."""
+        total: Floats = self._sums[arm][:, drawn].sum(1) / self._cases[drawn].sum()
+        return total
+
+    def point(self, arm: str, at: int) -> dict[str, float]:
+        """Return an arm's mean IoU at a point with its interval."""
+        return self.figure(lambda drawn: float(self.of(arm, drawn)[at]))
+
+    def difference(self, arm: str, other: str, at: int) -> dict[str, float]:
+        """Return how much better an arm is than another at a point, with its interval."""
+        return self.figure(lambda drawn: float(self.of(arm, drawn)[at] - self.of(other, drawn)[at]))
+
+    def figure(self, statistic: Callable[[Patients], float]) -> dict[str, float]:
+        """Return a statistic of the patients with its 95 % interval."""
+        low, high = bootstrap_interval(self.everyone.tolist(), lambda drawn: statistic(drawn.astype(np.int64)))
+        return {name: round(v, 4) for name, v in (("mean", statistic(self.everyone)), ("low", low), ("high", high))}
+
+
+def labels_needed(curve: Floats, labels: list[int], target: float) -> float | None:
+    """Return after how many labels a curve first reaches a target, between two points on a straight line."""
+    for at, value in enumerate(curve):
+        if value >= target:
+            if at == 0:
+                return float(labels[0])
+            rise = (target - curve[at - 1]) / (value - curve[at - 1])
+            return float(labels[at - 1] + rise * (labels[at] - labels[at - 1]))
+    return None
+
+
+def against_random(curves: Curves, arm: str, labels: list[int]) -> dict[str, Any]:
+    """Compare an arm with `random` on the same cases.
+
+    Returns:
+        differences at every point, and the share of random's labels at which the arm has random's last IoU: `mean` is
+        None where it never has, which counts as 1 in the interval.
+    """
+
+    def share(drawn: Patients) -> float:
+        needed = labels_needed(curves.of(arm, drawn), labels, curves.of("random", drawn)[-1])
+        return 1.0 if needed is None else needed / labels[-1]
+
+    everyone = curves.everyone
+    reached = labels_needed(curves.of(arm, everyone), labels, curves.of("random", everyone)[-1]) is not None
+    return {
+        "difference": [curves.difference(arm, "random", at) for at in range(len(labels))],
+        "share_of_labels": curves.figure(share) | ({} if reached else {"mean": None}),
+    }
+
+
+def figures(
+    start: list[float], rounds: dict[str, list[list[dict[str, Any]]]], about: dict[str, Any], plan: Plan
+) -> dict[str, Any]:
+    """Put all rounds together.
+
+    Args:
+        start: IoU of each test case without any label.
+        rounds: by arm, for each seed its rounds' records.
+        about: the test cases' `patients` and `is_new`, and sizes of the archive.
+        plan: as simulated.
+    """
+    labels = [n * plan.labels for n in range(plan.rounds + 1)]
+    iou = {arm: np.array([[start, *(r["iou"] for r in one)] for one in seeds]) for arm, seeds in rounds.items()}
+    is_new = np.array(about["is_new"])
+    found: dict[str, Any] = {"labels": labels, "arms": {}, "against_random": {}}
+    for arm, seeds in rounds.items():
+        new = np.array([[0, *(r["new_kinds"] for r in one)] for one in seeds]).cumsum(1).mean(0)
+        seconds = np.array([[r["seconds"] for r in one] for one in seeds]).mean((0, 1))
+        found["arms"][arm] = {
+            "labels_of_new_kinds": new.round(1).tolist(),
+            "all_by_seed": iou[arm].mean(2).round(4).tolist(),
+            "seconds_a_round": dict(zip(("choose", "train", "examine"), seconds.round(1).tolist(), strict=True)),
+        }
+    for part, used in (("all", is_new | True), ("new", is_new), ("known", ~is_new)):
+        if not used.any():
+            continue
+        patients = [name for name, is_used in zip(about["patients"], used, strict=True) if is_used]
+        curves = Curves(patients, {arm: values.mean(0)[:, used] for arm, values in iou.items()})
+        for arm in rounds:
+            found["arms"][arm][part] = [curves.point(arm, at) for at in range(len(labels))]
+            if arm != "random" and "random" in rounds:
+                found["against_random"].setdefault(arm, {})[part] = against_random(curves, arm, labels)
+    counts = {"cases": len(is_new), "cases_new": int(is_new.sum()), "patients": len(set(about["patients"]))}
+    archive = {name: about[name] for name in ("known", "archive", "archive_new")}
+    return found | counts | archive | {"plan": asdict(plan)}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the curves as Markdown, a point a line."""
+    arms = found["arms"]
+    rows = ["| labels | " + " | ".join(f"{arm} | new kinds" for arm in arms) + " |", "|---|" + "---|---|" * len(arms)]
+    for at, labels in enumerate(found["labels"]):
+        cells = []
+        for arm in arms.values():
+            cells += [_with_interval(arm["all"][at]), f"{arm['new'][at]['mean']:.3f}" if "new" in arm else ""]
+        rows.append(f"| {labels} | " + " | ".join(cells) + " |")
+    for arm, parts in found["against_random"].items():
+        share = parts["all"]["share_of_labels"]
+        rows.append(
+            f"\n{arm}: random's last IoU with {share['mean']} of its labels ({share['low']} to {share['high']})"
+        )
+    return "\n".join(rows)
+
+
+def _with_interval(value: dict[str, float]) -> str:
+    return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def draw(found: dict[str, Any], png: Path) -> None:
+    """Draw IoU against labels, a panel for each part of the test, and how many labels went to new kinds of image."""
+    import matplotlib  # the machine with the GPU has none
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    parts = [part for part in PARTS if all(part in arm for arm in found["arms"].values())]
+    figure, axes = plt.subplots(1, len(parts) + 1, figsize=(4 * len(parts) + 4, 3.6), layout="constrained")
+    for colour, (arm, curve) in zip(("#555555", "#0072b2", "#d55e00"), found["arms"].items(), strict=False):
+        name = arm.replace("_", " ")
+        for axis, part in zip(axes, parts, strict=False):
+            mean, low, high = ([point[key] for point in curve[part]] for key in ("mean", "low", "high"))
+            axis.plot(found["labels"], mean, "o-", color=colour, label=name)
+            axis.fill_between(found["labels"], low, high, color=colour, alpha=0.12, linewidth=0)
+        axes[-1].plot(found["labels"], curve["labels_of_new_kinds"], "o-", color=colour, label=name)
+    for axis, part in zip(axes, parts, strict=False):
+        axis.set(title=PARTS[part], xlabel="labels revealed", ylabel="box IoU")
+    axes[-1].set(title="labels on new kinds of image", xlabel="labels revealed", ylabel="labels")
+    axes[0].legend(frameon=False)
+    figure.savefig(png, dpi=110)
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="the last line of benchmarks.active_learning")
+    parser.add_argument("png", type=Path)
+    given = parser.parse_args(argv)
+    draw(json.loads(given.results.read_text(encoding="utf-8").splitlines()[-1]), given.png)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The simulated department: what its reasoner starts from, the archive whose labels it reveals, and the test."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medreasoner.evaluation.cases import Case, Sample, cases_of, read_samples
+from medreasoner.evaluation.kinds import kind_of
+from medreasoner.evaluation.questions import Entry, choose, name_of
+from rl_training.config import SftConfig
+from rl_training.feed import Feed
+from rl_training.questions import training_entries
+
+NEW_KINDS = (
+    "colonoscopy",
+    "dermoscopy image",
+    "breast ultrasound",
+    "fundus photograph",
+    "knee X-ray",
+    "panoramic dental X-ray",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every knob of the simulation; in `start` and `round` the schedule counts steps, so their `seconds` are unused."""
+
+    arms: tuple[str, ...] = ("random", "disagreement", "low_confidence")
+    seeds: int = 3
+    rounds: int = 5
+    labels: int = 40  # revealed in each round
+    candidates: int = 400  # of the archive, scored for a round
+    draws: int = 6  # sampled answers to each candidate
+    temperature: float = 1.0
+    patient_limit: int = 4  # labels of one patient in a round, as long as there are others
+    cases: int = 400  # of the test split
+    new_kinds: tuple[str, ...] = NEW_KINDS  # kinds of image that the start never saw
+    start_steps: int = 1800
+    round_steps: int = 100  # of a round's training, which begins at the start's weights every time
+    rehearsal: float = 0.5  # share of what the start knows in a round's training
+    rows: int = 1024  # answers written together
+    start: SftConfig = field(default_factory=lambda: SftConfig(batch=64, absent_share=0.0, warmup=100, ema=0.995))
+    round: SftConfig = field(
+        default_factory=lambda: SftConfig(
+            batch=64, absent_share=0.0, warmup=10, ema=0.97, text_rate=1e-4, vision_rate=3e-4
+        )
+    )
+
+
+TINY = Plan(
+    rounds=2,
+    labels=4,
+    candidates=8,
+    draws=3,
+    cases=6,
+    start_steps=2,
+    round_steps=2,
+    rows=12,
+    start=SftConfig(batch=2, absent_share=0.0, warmup=1, mask_layers=(1, 2)),
+    round=SftConfig(batch=2, absent_share=0.0, warmup=1, mask_layers=(1, 2)),
+)
+
+
+class Department:
+    """A labelled collection, divided by patients.
+
+    Half of the patients of every kind of image are the department's archive. Of the other half the start sees those of
+    kinds that are not new. The test cases are the collection's own, with its test's wordings. All targets are there:
+    absence is no part of this simulation.
+
+    Attributes:
+        known, archive: rows of training samples: what the start saw, and what can be revealed.
+        cases: of the test split, the same for every arm and seed.
+    """
+
+    def __init__(self, data: Path, plan: Plan) -> None:
+        self.plan = plan
+        self.samples: list[Sample] = read_samples(data)
+        self.entries: dict[str, Entry] = training_entries(data)
+        rows = [
+            i
+            for i, s in enumerate(self.samples)
+            if s["split"] == "train" and not s["dispersed"] and name_of(s, self.entries) is not None
+        ]
+        chance = random.Random(0)
+        mine: set[str] = set()
+        for kind in sorted({kind_of(self.samples[i]) for i in rows}):
+            patients = sorted({self.patient(i) for i in rows if kind_of(self.samples[i]) == kind})
+            mine |= set(chance.sample(patients, (len(patients) + 1) // 2))
+        self.archive = [i for i in rows if self.patient(i) in mine]
+        self.known = [i for i in rows if self.patient(i) not in mine and not self.is_new(i)]
+        there = [case for case in cases_of(self.samples, data, "test") if not case.absent]
+        self.cases: list[Case] = chance.sample(there, min(plan.cases, len(there)))
+
+    def patient(self, row: int) -> str:
+        """Return whom a sample shows; where nobody says, each picture is a patient."""
+        sample = self.samples[row]
+        return str(sample.get("group") or sample["image"])
+
+    def is_new(self, row: int) -> bool:
+        """Say whether the start has seen no image of this sample's kind."""
+        return kind_of(self.samples[row]) in self.plan.new_kinds
+
+    def lessons(self, config: SftConfig, tokenizer: Any, revealed: list[int]) -> Feed:
+        """Return what to train on: the start's own samples, and the revealed ones in their share."""
+        share = 1 - self.plan.rehearsal if revealed else 0.0
+        weights = dict.fromkeys(self.known, (1 - share) / len(self.known))
+        weights |= dict.fromkeys(revealed, share / max(1, len(revealed)))
+        used = [{**s, "split": "train" if i in weights else "unused"} for i, s in enumerate(self.samples)]
+        feed = Feed(used, self.entries, [], tokenizer, config)
+        feed.weights = [weights[i] for i in feed.rows]
+        return feed
+
+    def question(self, row: int, chance: random.Random) -> str:
+        """Draw a question for a sample, as a worklist would hold one."""
+        entry = self.entries[str(name_of(self.samples[row], self.entries))]
+        return choose(entry, self.plan.start.mix, chance)[1]
+
+
+def queue(scores: list[float], patients: list[str], limit: int) -> list[int]:
+    """Order candidates by falling score; what goes beyond `limit` of one patient waits until all others had a turn."""
+    seen: Counter[str] = Counter()
+    places = {}
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        places[i] = (seen[patients[i]] // limit, -scores[i])
+        seen[patients[i]] += 1
+    return sorted(places, key=lambda i: places[i])

@@ -1,0 +1,138 @@
+"""The simulated department's reasoner: trained from scratch on what is known, then on what is revealed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from benchmarks.learning.department import Department
+from benchmarks.learning.draws import Drawn, draw_boxes
+from medreasoner.contract.answer import Box
+from medreasoner.geometry import box_iou
+from medreasoner.reasoner.guided import AnswerGrammar
+from rl_training.card import embedded_card
+from rl_training.feed import Feed
+from rl_training.pack import load_masks, load_pictures
+from rl_training.sft import Learner, Run, load_model
+from rl_training.tiny import configuration
+from rl_training.warp import boxes_and_points
+
+
+class Student:
+    """One model, whose weights go back to the start's before every round."""
+
+    def __init__(self, department: Department, packed: Path, base: Path, tiny: bool, device: torch.device) -> None:
+        """Load pictures and base.
+
+        Args:
+            department: what there is to learn.
+            packed: what `rl_training.pack` made of the same collection.
+            base: what `rl_training.trunk` wrote; any folder with its tokenizer where `tiny` is set.
+            tiny: take a model of two layers with random weights, to try the commands on a CPU.
+            device: where to train.
+        """
+        self.department, self.plan, self.device = department, department.plan, device
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        torch.manual_seed(0)
+        model = Qwen2_5_VLForConditionalGeneration(configuration(self.tokenizer)) if tiny else load_model(base, device)
+        self.learner = Learner(model, self.tokenizer, self.plan.start).to(device)
+        pictures, rows = load_pictures(packed)
+        for sample in department.samples:
+            sample["picture_row"] = rows[sample["image"]]
+        self.pictures = torch.from_numpy(pictures).to(device)
+        self.masks = torch.from_numpy(load_masks(packed)).to(device)
+        card = replace(embedded_card(department.entries, self.plan.start.canvas), may_abstain=False)
+        self.grammar = AnswerGrammar.for_tokenizer(self.tokenizer, card)
+        self.asking = Feed(department.samples, department.entries, [], self.tokenizer, self.plan.start)
+        self.truth = [Box(*row) for row in self._true_boxes([case.row for case in department.cases])]
+
+    def _true_boxes(self, rows: list[int]) -> list[list[float]]:
+        some = (rows[at : at + 256] for at in range(0, len(rows), 256))
+        return [box for part in some for box in boxes_and_points(self.masks[part] > 0)[0].tolist()]
+
+    def make_start(self, state: Path, until: float) -> bool:
+        """Train the start, or go on with it; returns whether it is done by `until` (seconds of perf_counter)."""
+        done, unfinished = state / "start.pt", state / "start-unfinished.pt"
+        if not done.exists():
+            config = self.plan.start
+            run = Run(self.learner, config, self.device)
+            if unfinished.exists():
+                run.resume(unfinished)
+            feed = self.department.lessons(config, self.tokenizer, [])
+            if not self._train(run, feed, self.plan.start_steps, until):
+                run.save(unfinished)
+                return False
+            torch.save(run.average, done.with_suffix(".part"))
+            done.with_suffix(".part").replace(done)
+            unfinished.unlink(missing_ok=True)
+        self.start = torch.load(done, map_location=self.device, weights_only=True)
+        self.to_start()
+        return True
+
+    def to_start(self) -> None:
+        """Forget everything since the start."""
+        self._load(self.start)
+
+    def learn(self, revealed: list[int], seed: int) -> None:
+        """Train from the start's weights on what is revealed so far."""
+        self.to_start()
+        config = replace(self.plan.round, seed=seed)
+        run = Run(self.learner, config, self.device)
+        self._train(run, self.department.lessons(config, self.tokenizer, revealed), self.plan.round_steps, float("inf"))
+        self._load(run.average)
+
+    def _load(self, weights: list[torch.Tensor]) -> None:
+        with torch.no_grad():
+            for mine, given in zip(self.learner.parameters(), weights, strict=True):
+                mine.copy_(given)
+
+    def _train(self, run: Run, feed: Feed, steps: int, until: float) -> bool:
+        """Take what is left of `steps`; returns False where time was up before."""
+        run.config = replace(run.config, seconds=float(steps))  # the schedule counts steps here, on any machine alike
+        self.learner.train()
+        workers = 6 if self.device.type == "cuda" else 0
+        for batch in islice(feed.stream(run.config.seed + run.step, workers), steps - run.step):
+            shown = self._shown(batch.sample.tolist())
+            masks = self.masks[batch.sample.to(self.device)].float()
+            run.train_step(batch.to(self.device), shown, masks)
+            run.elapsed = float(run.step)
+            if time.perf_counter() > until:
+                break
+        return run.step == steps
+
+    def _shown(self, rows: list[int]) -> torch.Tensor:
+        at = torch.tensor([self.department.samples[i]["picture_row"] for i in rows], device=self.device)
+        return self.pictures[at].permute(0, 3, 1, 2).float() / 255
+
+    def examine(self) -> list[float]:
+        """Return the box IoU of the greedy answer to each test case."""
+        cases = self.department.cases
+        drawn = self.answer([case.row for case in cases], [case.question for case in cases])
+        return [box_iou(boxes[0], true) for boxes, true in zip(drawn.boxes, self.truth, strict=True)]
+
+    def answer(self, rows: list[int], questions: list[str], draws: int = 1, seed: int = 0) -> Drawn:
+        """Answer a question about each sample: greedily, or sampled where there is more than one draw."""
+        self.learner.eval()
+        prompts = [[*self.asking.prompt(q), *self.grammar.opening] for q in questions]
+        together = max(1, self.plan.rows // draws)
+        found = Drawn([], [])
+        for at in range(0, len(rows), together):
+            part = draw_boxes(
+                self.learner.model,
+                self.tokenizer.pad_token_id,
+                self.grammar,
+                prompts[at : at + together],
+                self._shown(rows[at : at + together]),
+                draws,
+                self.plan.temperature if draws > 1 else 0.0,
+                seed + at,
+            )
+            found.boxes.extend(part.boxes)
+            found.confidence.extend(part.confidence)
+        return found
