@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -104,7 +105,7 @@ def print_plan(config: Stage, data: Path) -> None:
         MedReasonerError: the data cannot be used.
     """
     out = Console(highlight=False)
-    out.print(yaml.safe_dump(_plain(asdict(config)), sort_keys=False).rstrip(), style="dim", markup=False)
+    out.print(yaml.safe_dump(plain_values(asdict(config)), sort_keys=False).rstrip(), style="dim", markup=False)
     try:
         folder = find_folder(config.reasoner)
         shape, known = shape_in(folder), "measured from its config.json"
@@ -147,7 +148,7 @@ def _memory_lines(needed: Memory, there: float) -> list[tuple[str, str]]:
     return [*lines, ("GiB a GPU, total", f"{needed.total:.1f} of {there:g}: {fits}")]
 
 
-def _plain(values: object) -> object:
+def plain_values(values: object) -> Any:
     if isinstance(values, dict):
-        return {key: _plain(value) for key, value in values.items()}
-    return [_plain(v) for v in values] if isinstance(values, (list, tuple)) else values
+        return {key: plain_values(value) for key, value in values.items()}
+    return [plain_values(v) for v in values] if isinstance(values, (list, tuple)) else values

@@ -123,7 +123,7 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
 
 
 def adapters(config: Stage) -> LoraConfig | None:
-    """Describe the adapters on the text trunk, whose layers alone are matched; None where no new ones are to be made."""
+    """Describe new adapters on the text trunk, whose layers alone are matched; None where none are to be made."""
     if config.lora is None or config.adapter:
         return None
     from peft import LoraConfig

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+SUMMARY, LOG = "summary.json", "log.jsonl"
 Curve = tuple[list[int], list[float]]
 _PANELS = {  # title -> how the logged names start
     "rewards": ("rewards/", "reward"),
@@ -39,7 +40,7 @@ def summarise(history: list[dict[str, Any]], run: Path) -> dict[str, Any]:
         steps, values = best
         at = max(range(len(values)), key=values.__getitem__)
         summary["best_validation_iou"] = {"update": steps[at], "value": values[at]}
-    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (run / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _plot(found, run / "summary.png")
     return summary
 
