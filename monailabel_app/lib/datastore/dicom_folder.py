@@ -37,6 +37,7 @@ _Stamp = tuple[Path, int, int]  # path, time of change in ns, size in bytes: a f
 class _Series:
     stamps: list[_Stamp]
     folder: Path | None = None  # of links, made when someone asks for the series
+    subject: str = ""  # read when someone asks whose it is
 
     @property
     def files(self) -> list[Path]:
@@ -97,6 +98,14 @@ class DicomFolderDatastore(DicomDatastore):
             found = self._found(image_id)
         header = read_attributes(found.files[0])
         return {**{word: str(header.get(word) or "") for word in _INFO}, "instances": len(found.files)}
+
+    def subject_of(self, image_id: str) -> str:
+        with self._looking:
+            found = self._found(image_id)
+            if not found.subject:
+                header = read_attributes(found.files[0])
+                found.subject = str(header.get("PatientID") or header.get("StudyInstanceUID") or image_id)
+            return found.subject
 
     def add_image(self, image_id: str, image_filename: str, image_info: Any) -> str:  # noqa: ARG002
         """Take in one more DICOM file; returns its series, whatever id was wished.

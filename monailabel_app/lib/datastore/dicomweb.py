@@ -78,6 +78,9 @@ class DicomWebDatastore(DicomDatastore):
             "instances": entry.instances,
         }
 
+    def subject_of(self, image_id: str) -> str:
+        return self._entry(image_id).study
+
     def status(self) -> dict[str, Any]:
         """Count series and labels; where the archive is away, say so, for the server starts and describes itself."""
         try:

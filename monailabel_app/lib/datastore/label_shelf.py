@@ -38,7 +38,7 @@ class LabelShelf:
 
     def __init__(self, folder: Path) -> None:
         """Open the folder, mend what is damaged in it, and remove what an earlier server did not finish."""
-        self._folder, self._writing = folder, threading.RLock()
+        self.folder, self._writing = folder, threading.RLock()
         for tag in self.tags():
             for entry in list(self._entries(tag)):
                 self._mend(entry)
@@ -75,8 +75,9 @@ class LabelShelf:
         return sorted(tag for tag in self.tags() if self._entry(image_id, tag).exists())
 
     def tags(self) -> list[str]:
-        """Return every tag in use."""
-        return sorted(p.name for p in self._folder.iterdir() if p.is_dir()) if self._folder.is_dir() else []
+        """Return every tag in use; hidden folders beside them hold other things."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(p.name for p in found if p.is_dir() and not p.name.startswith("."))
 
     def labelled(self, tag: str | None = None) -> set[str]:
         """Return the series that have a label with this tag, or with any."""
@@ -123,10 +124,10 @@ class LabelShelf:
                 raise MedReasonerError(
                     f"{name[:64]!r} cannot be the {what} of a label", "use letters, digits, dots and dashes"
                 )
-        return self._folder / tag / f"{image_id}.json"
+        return self.folder / tag / f"{image_id}.json"
 
     def _entries(self, tag: str) -> Iterator[Path]:
-        return (path for path in (self._folder / tag).glob("*.json") if not path.name.startswith("."))
+        return (path for path in (self.folder / tag).glob("*.json") if not path.name.startswith("."))
 
     def _known(self, image_id: str, tag: str) -> Path:
         entry = self._entry(image_id, tag)
@@ -170,7 +171,7 @@ class LabelShelf:
     def _sweep(self, tag: str) -> None:
         """Remove what an earlier server did not finish: files of ours that no label names."""
         named = {name for entry in self._entries(tag) for name in self._read(entry)["files"].values()}
-        for path in (self._folder / tag).iterdir():
+        for path in (self.folder / tag).iterdir():
             ours = path.name.startswith(PARTIAL) or _VERSIONED.fullmatch(path.name)
             if ours and path.name not in named:
                 log.warning("removing %s, which an interrupted save left behind", path.name)

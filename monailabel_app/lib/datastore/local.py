@@ -90,6 +90,7 @@ class LocalDatastore(ShelvedDatastore):
         path = Path(self.get_image_uri(image_id))
         for tag in self._labels.tags_of(image_id):
             self._labels.remove(image_id, tag)
+        self._notes.remove(image_id)
         path.unlink()
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]) -> str:

@@ -29,6 +29,9 @@ class MixedFolderDatastore(LocalDatastore):
     def image_facts(self, image_id: str) -> dict[str, Any]:
         return self._series.image_facts(image_id) if image_id in self._series else super().image_facts(image_id)
 
+    def subject_of(self, image_id: str) -> str:
+        return self._series.subject_of(image_id) if image_id in self._series else super().subject_of(image_id)
+
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         if is_dicom(Path(image_filename)):
             return self._series.add_image(image_id, image_filename, image_info)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import zipfile
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -15,10 +14,12 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from medreasoner.contract.errors import ImageError
 from medreasoner.contract.label import LabelRecord, now
+from monailabel_app.lib.datastore.image_notes import ImageNotes
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 from monailabel_app.lib.dicom_output import record_of
 
 FINAL = DefaultLabelTag.FINAL.value
+NOTES = ".notes"  # folder on the shelf of what is noted of images; no tag begins with a dot
 MASK_ENDINGS = (".nii.gz", ".nii", ".nrrd")
 
 
@@ -36,8 +37,7 @@ class ShelvedDatastore(Datastore):
 
     def __init__(self, name: str, description: str, labels: LabelShelf) -> None:
         self._name, self._description, self._labels = name, description, labels
-        self._notes: dict[str, dict[str, Any]] = {}  # what strategies and scores say of images; not kept
-        self._noting = threading.Lock()
+        self._notes = ImageNotes(labels.folder / NOTES)
 
     @abstractmethod
     def list_images(self) -> list[str]:
@@ -69,16 +69,18 @@ class ShelvedDatastore(Datastore):
         self._description = description
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        return {**self.image_facts(image_id), **self._notes.get(image_id, {})}
+        return {**self.image_facts(image_id), **self._notes.of(image_id)}
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        with self._noting:
-            self._notes[image_id] = {**self._notes.get(image_id, {}), **info}
+        self._notes.add(image_id, info)
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """Return what was noted of images (`update_image_info`), by image; opens none of their files."""
-        with self._noting:
-            return dict(self._notes)
+        return self._notes.all()
+
+    def subject_of(self, image_id: str) -> str:
+        """Return an id that an image shares with others of the same patient, as far as its files name one."""
+        return image_id
 
     def labelled(self, tag: str) -> set[str]:
         """Return the images that have a label with this tag."""
