@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.app import MONAILabelApp
@@ -13,22 +14,25 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from medreasoner import __version__
-from medreasoner.expert import load_expert
+from medreasoner.expert import SegmentationExpert, load_expert
 from medreasoner.expert.volume import open_volume_expert
 from medreasoner.pipeline import GroundingPipeline
-from medreasoner.reasoner.catalogue import open_reasoner
+from medreasoner.reasoner.catalogue import SERVER, open_reasoner
+from medreasoner.reasoner.champions import Champions, registry_folder
+from medreasoner.reasoner.protocol import Reasoner
 from monailabel_app.lib.datastore import open_datastore
 from monailabel_app.lib.images import OpenedImages
 from monailabel_app.lib.infers.ground import Ground
 from monailabel_app.lib.infers.refine import Refine
 from monailabel_app.lib.infers.volume import Volume
 from monailabel_app.lib.settings import Settings
+from monailabel_app.lib.succession import Succession
 
 logger = logging.getLogger(__name__)
 
 
 class MedReasonerApp(MONAILabelApp):
-    """Settings, then images, then models, each loaded once; nothing is downloaded.
+    """Settings, then images, then models; nothing is downloaded, and only the reasoner is ever loaded anew.
 
     MONAI Label loads this file as a module of its own, beside the package: keep classes that others check with
     isinstance out of it.
@@ -36,6 +40,7 @@ class MedReasonerApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.settings = Settings.load(conf)
+        self.succession: Succession | None = None  # where the reasoner runs in another server
         super().__init__(
             app_dir,
             studies,
@@ -51,9 +56,8 @@ class MedReasonerApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         settings = self.settings
         expert = load_expert(settings.expert)
-        reasoner = open_reasoner(settings.reasoner, settings.device or None)
-        pipeline = GroundingPipeline(reasoner, expert)
-        logger.info("reasoner %s, expert %s", reasoner.name, expert.name)
+        pipeline = self._pipeline(expert)
+        logger.info("reasoner %s, expert %s", pipeline.reasoner.name, expert.name)
         images = OpenedImages(settings.cached_volumes)
         same = settings.volume_expert in ("", settings.expert)
         follower = open_volume_expert(expert if same else load_expert(settings.volume_expert))
@@ -62,6 +66,28 @@ class MedReasonerApp(MONAILabelApp):
             "medreasoner_refine": Refine(pipeline, images),
             "medreasoner_volume": Volume(pipeline, images, follower),
         }
+
+    def _pipeline(self, expert: SegmentationExpert) -> GroundingPipeline:
+        device = self.settings.device or None
+        if self.settings.reasoner == SERVER:
+            return GroundingPipeline(open_reasoner(SERVER), expert)
+
+        def load(folder: Path | None) -> Reasoner:
+            return open_reasoner(self.settings.reasoner if folder is None else str(folder), device)
+
+        self.succession = Succession(Champions(registry_folder(self.settings.registry)), load, expert)
+        return self.succession.pipeline
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
+        """Answer, as MONAI Label does, and look whether another reasoner has to come."""
+        if self.succession is not None:
+            self.succession.look()
+        return super().infer(request, datastore)
+
+    def info(self) -> dict[str, Any]:
+        """MONAI Label's description, and which reasoner answers."""
+        standing = {} if self.succession is None else {"reasoner": self.succession.standing()}
+        return {**super().info(), **standing}
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {"random": Random(), "first": First()}

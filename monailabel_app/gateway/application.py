@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from monailabel_app.gateway import asking, images, information, labels, sessions
+from monailabel_app.gateway import asking, images, information, labels, models, sessions
 from monailabel_app.gateway.audit import AuditLog
 from monailabel_app.gateway.errors import EXPECTED, UnexpectedErrors
 from monailabel_app.gateway.gate import Doorkeeper, Gate
@@ -76,6 +76,9 @@ def _routes(settings: Settings) -> list[Route]:
         on("GET", "/datastore/label/info", labels.label_info, reader),
         on("PUT", "/datastore/label", labels.save_label, annotator, upload),
         on("DELETE", "/datastore/label", labels.remove_label, admin),
+        on("GET", "/models", models.overview, admin),
+        on("POST", "/models/rollback", models.roll_back, admin),
+        on("POST", "/models/{number}/publish", models.publish, admin),
         on("GET", "/train/", information.training, reader),
         on("POST", "/train/{model}", information.start_training, admin),
         on("DELETE", "/train/", information.stop_training, admin),

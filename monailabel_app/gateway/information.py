@@ -28,6 +28,9 @@ def readyz(request: Request) -> Response:
     studies = str(here.application.studies)
     ready = "://" in studies or Path(studies).is_dir()
     body = {"ready": ready, "models": sorted(here.models), "waiting": here.lanes.lengths()}
+    if here.succession is not None:
+        here.succession.look()  # who watches the server lets it notice a new champion while nobody asks
+        body["reasoner"] = here.succession.standing()
     return JSONResponse(body if ready else {**body, "detail": "the studies folder is gone"}, 200 if ready else 503)
 
 

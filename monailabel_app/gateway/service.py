@@ -16,6 +16,7 @@ from monailabel_app.gateway.loop.collecting import Collector
 from monailabel_app.gateway.loop.thumbnails import Thumbnails
 from monailabel_app.gateway.metrics import Metrics
 from monailabel_app.lib.settings import Settings
+from monailabel_app.lib.succession import Succession
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,17 @@ class Service:
             frozenset(application.info()["models"]),
             application.datastore(),
         )
-        registry = registry_folder()
+        registry = registry_folder(settings.registry)
         collector = Collector(store, Champions(registry), registry / "state.json")
         return cls(
             application, models, settings, doorkeeper, lanes, Metrics(lanes), audit, collector, Thumbnails(store)
         )
+
+    @property
+    def succession(self) -> Succession | None:
+        """Which reasoner answers; None where it runs in another server."""
+        found: Succession | None = self.application.succession
+        return found
 
     def known_model(self, model: str) -> str:
         """Return the name of a model that is served; raises `NotFound` for others."""

@@ -41,6 +41,7 @@ class Settings:
     reasoner: str = _knob(DEFAULT_REASONER, "embedded, server, the name of a folder of models, or a folder's path")
     expert: str = _knob(DEFAULT_EXPERT, "segmentation expert; `medreasoner models` lists them")
     volume_expert: str = _knob("", "expert that carries a mask through a volume; empty: the same as expert")
+    registry: str = _knob("", "folder of the checkpoints trained here; empty: local, in the folder of models")
     device: str = _knob("", "cpu or cuda; empty: a GPU where there is one")
     cached_volumes: int = _knob(4, "opened volumes kept in memory", "volumes", at_least=1)
     queue_length: int = _knob(16, "questions that may wait for one model; beyond it the answer is 503", "questions", 1)

@@ -19,6 +19,7 @@ class SmallApplication:
     """What the gateway uses of MONAI Label's application, with a model that writes down what it was asked."""
 
     studies = tempfile.gettempdir()
+    succession = None  # no reasoner that could be exchanged
 
     def __init__(self) -> None:
         self.asked: list[dict] = []
