@@ -76,6 +76,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._finished: OrderedDict[str, str] = OrderedDict()  # id -> owner
         self._closed = False
+        self._left = time.monotonic()  # when the last question went
 
     def submit(self, model: str, work: Callable[[Ticket], Any], id: str, owner: str = "") -> Ticket:
         """Queue `work`, which is called with its ticket; the ticket's future holds what it returns.
@@ -136,6 +137,12 @@ class Lanes:
         with self._lock:
             return {model: lane.waiting for model, lane in self._lanes.items()}
 
+    def quiet_seconds(self) -> float:
+        """For how long no question has waited or run; 0 while one does."""
+        with self._lock:
+            busy = any(lane.tickets for lane in self._lanes.values())
+            return 0.0 if busy else time.monotonic() - self._left
+
     def close(self) -> None:
         """Finish what runs, drop what waits, refuse what comes."""
         with self._lock:
@@ -153,6 +160,7 @@ class Lanes:
     def _leave(self, lane: Lane, ticket: Ticket) -> None:
         with self._lock:
             lane.tickets.pop(ticket.id, None)
+            self._left = time.monotonic()
             if not ticket.future.cancelled():
                 self._finished[ticket.id] = ticket.owner
                 while len(self._finished) > _REMEMBERED:

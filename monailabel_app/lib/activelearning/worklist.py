@@ -25,6 +25,7 @@ from medreasoner.contract.errors import MedReasonerError, QuestionError
 EXAMPLE = "example"  # instead of a file's path: the worklist that ships
 OTHER = "other"
 _MODALITY = re.compile(r"[A-Z]{2,16}")  # PS3.3 C.7.3.1.1.1
+_TEXT, _LIST = "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq"
 _FORM = "write modality codes such as CT, each with a list of questions; monailabel_app has an example"
 
 
@@ -79,7 +80,7 @@ def _entries(name: str, root: yaml.Node | None) -> Iterator[tuple[str, tuple[str
         if modality in seen:
             raise _wrong(name, key, f"{modality} comes twice")
         seen.add(modality)
-        if not isinstance(value, yaml.SequenceNode) or not value.value:
+        if not isinstance(value, yaml.SequenceNode) or value.tag != _LIST or not value.value:
             raise _wrong(name, value, f"{modality} has no list of questions")
         yield modality, tuple(_questions(name, value))
 
@@ -87,7 +88,7 @@ def _entries(name: str, root: yaml.Node | None) -> Iterator[tuple[str, tuple[str
 def _questions(name: str, listed: yaml.SequenceNode) -> Iterator[str]:
     seen = set()
     for node in listed.value:
-        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
+        if not isinstance(node, yaml.ScalarNode) or node.tag != _TEXT:
             raise _wrong(name, node, "this is no text", 'put a question with a colon into quotes: "Which one: ...?"')
         try:
             question = checked_question(node.value)

@@ -54,7 +54,7 @@ class ImageNotes:
             self._file(image_id).unlink(missing_ok=True)
 
     def _file(self, image_id: str) -> Path:
-        if Path(image_id).name != image_id or image_id.startswith("."):
+        if not image_id or Path(image_id).name != image_id or image_id.startswith("."):
             raise MedReasonerError(f"{image_id[:64]!r} cannot be the id of an image", "use a name without slashes")
         return self._folder / f"{image_id}.json"
 
@@ -67,8 +67,7 @@ class ImageNotes:
 def _read(file: Path) -> Notes:
     """What a file says; nothing, and a line in the log, where it is damaged: scores can be made again."""
     try:
-        notes = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return {**json.loads(file.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError) as error:  # of no file, no JSON, no object
         log.warning("the notes of an image cannot be read (%s) and are left out", type(error).__name__)
         return {}
-    return notes if isinstance(notes, dict) else {}
