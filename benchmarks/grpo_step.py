@@ -1,13 +1,13 @@
-"""How many tokens a second, and how much memory, does an update of GRPO take on this machine; and can it be gone on with?
+"""How many tokens a second, and how much memory, does an update of GRPO take here, and can it be gone on with?
 
 python -m benchmarks.grpo_step [--shape tiny | embedded | 3b | 7b] [--layers N] [--lora [RANK]] [--micro 4]
 python -m benchmarks.grpo_step --shape 7b --lora
 python -m benchmarks.grpo_step --shape 7b --layers 8 --deepspeed zero3 --processes 2
 
 The last line is JSON. "tiny" has random weights, "embedded" the ones that ship, "3b" and "7b" random weights of
-Qwen2.5-VL's published sizes, or of that width with fewer text layers. Pictures and questions are made up, completions are
-cut at `--completion` tokens. Five parts, each in processes of its own and with its own time limit, so that one that fails
-costs no other (benchmarks/grpo_parts.py):
+Qwen2.5-VL's published sizes, or of that width with fewer text layers. Pictures and questions are made up, completions
+are cut at `--completion` tokens. Five parts (benchmarks/grpo_parts.py), each in processes of its own and with its own
+time limit, so that one that fails costs no other:
 
 start           the weights are written
 ours            updates with our configuration, the last of them saved; the first warms up and is not timed
@@ -71,6 +71,7 @@ def run_part(name: str, step: Step, where: Path, logs: Path, seconds: float) -> 
             stdout=out,
             stderr=subprocess.STDOUT,
             env=_environment(step.processes),
+            cwd=Path(__file__).parents[1],
             start_new_session=True,
         )
         try:
@@ -82,10 +83,11 @@ def run_part(name: str, step: Step, where: Path, logs: Path, seconds: float) -> 
     if process.returncode == 0 and result.is_file():
         figures: dict[str, Any] = {**json.loads(result.read_text(encoding="utf-8")), "part_seconds": took}
     else:
-        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print("\n".join(said[-_TOLD:]), flush=True)
-        wrong = [line.strip() for line in said if "Error" in line]
-        figures = {"failed": ended, "because": wrong[-1][:300] if wrong else "", "part_seconds": took}
+        said = log.read_text(encoding="utf-8", errors="replace").partition("ChildFailedError")[0].splitlines()
+        wrong = [number for number, line in enumerate(said) if "Error" in line]
+        told = said[max(0, wrong[-1] - _TOLD) : wrong[-1] + 1] if wrong else said[-_TOLD:]
+        print("\n".join(told), flush=True)
+        figures = {"failed": ended, "because": told[-1][:300] if told else "", "part_seconds": took}
     print(f"{name}: {json.dumps(figures)}", flush=True)
     return figures
 

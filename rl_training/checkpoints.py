@@ -68,6 +68,18 @@ class SafeCheckpoints(Trainer):
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write no README: the merged folder gets ours."""
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Leave ZeRO-3's weights to the shards that are saved with the optimizer; transformers writes all twice."""
+        plugin = self.accelerator.state.deepspeed_plugin
+        if plugin is None or plugin.zero_stage != 3:
+            super().save_model(output_dir, _internal_call)
+        elif self.args.should_save:
+            from transformers.trainer_pt_utils import remove_dummy_checkpoint
+            from transformers.utils import SAFE_WEIGHTS_NAME
+
+            self._save(output_dir, state_dict={})  # configuration and processor
+            remove_dummy_checkpoint(True, output_dir, [SAFE_WEIGHTS_NAME])
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         run, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
         part, main = run / _PART / name, self.accelerator.is_main_process
