@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.figures import print_figures
 from benchmarks.learning.curve import figures, table
-from benchmarks.learning.department import TINY, Department, Plan, queue
+from benchmarks.learning.department import ARMS, TINY, Department, Plan, queue
 from benchmarks.learning.draws import disagreement
 from benchmarks.learning.student import Student
 from medreasoner.durable import write_durably
@@ -79,30 +79,33 @@ def next_round(student: Student, branch: Branch) -> Record:
     scored = time.perf_counter()
     student.learn(branch.revealed + new, branch.seed)
     trained = time.perf_counter()
+    iou = student.examine()
     return {
         "revealed": new,
         "new_kinds": sum(department.is_new(row) for row in new),
-        "iou": [round(v, 4) for v in student.examine()],
+        "iou": [round(v, 4) for v in iou],
         "seconds": [round(t, 1) for t in (scored - begun, trained - scored, time.perf_counter() - trained)],
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
     }
 
 
 def run_branch(student: Student, branch: Branch, until: float) -> None:
     """Go on with a branch until its rounds are done, or the next one would not be by `until`."""
-    longest = 0.0
-    if (
-        0 < len(branch.rounds) < student.plan.rounds and branch.arm != "random"
-    ):  # it scores with the last round's weights
-        student.learn([row for record in branch.rounds for row in record["revealed"]], branch.seed)
-    elif not branch.rounds:
+    if len(branch.rounds) == student.plan.rounds or time.perf_counter() > until:
+        return
+    if not branch.rounds:
         student.to_start()
+    elif branch.arm != "random":  # the others score candidates with the last round's weights
+        student.learn(branch.revealed, branch.seed)
+    longest = 0.0
     while len(branch.rounds) < student.plan.rounds and time.perf_counter() + longest < until:
         record = next_round(student, branch)
         branch.add(record)
         longest = max(longest, sum(record["seconds"]))
-        mean = sum(record["iou"]) / len(record["iou"])
-        labels = len(branch.rounds) * student.plan.labels
-        print(f"{branch.arm} {branch.seed}: {labels} labels, IoU {mean:.3f}, {record['seconds']} s", flush=True)
+        mean, labels = sum(record["iou"]) / len(record["iou"]), len(branch.revealed)
+        memory = f", {torch.cuda.max_memory_reserved() / 2**30:.0f} GiB" if torch.cuda.is_available() else ""
+        took = f"{record['new_kinds']} of new kinds, IoU {mean:.3f}, {record['seconds']} s"
+        print(f"{branch.arm} {branch.seed}: {labels} labels, {took}{memory}", flush=True)
 
 
 def about(department: Department) -> Record:
@@ -116,45 +119,53 @@ def about(department: Department) -> Record:
     }
 
 
-def main(argv: list[str] | None = None) -> None:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="umrg-mini's samples and questions")
     parser.add_argument("--packed", type=Path, required=True, help="what rl_training.pack wrote")
     parser.add_argument("--base", type=Path, required=True, help="what rl_training.trunk wrote")
     parser.add_argument("--state", type=Path, required=True, help="folder of what is done so far")
-    parser.add_argument(
-        "--seconds", type=float, default=1e9, help="of this call; no round is begun that would end later"
-    )
-    parser.add_argument("--arms", nargs="*", default=list(Plan.arms), choices=Plan.arms)
-    parser.add_argument("--seeds", nargs="*", type=int, default=list(range(Plan.seeds)))
-    parser.add_argument(
-        "--plan", type=Path, help="YAML of knobs other than those of benchmarks.learning.department.Plan"
-    )
+    parser.add_argument("--seconds", type=float, default=1e9, help="of this call; begins no round that would end later")
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--plan", type=Path, help="YAML of knobs (benchmarks.learning.department.Plan)")
     parser.add_argument("--tiny", action="store_true", help="a few steps of random weights, on any machine")
-    given = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def simulate(given: argparse.Namespace, department: Department, start: Branch, branches: list[Branch]) -> None:
+    """Make the start and go on with the branches, for as long as there is time."""
     until = time.perf_counter() + given.seconds
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    student = Student(department, given.packed, given.base, given.tiny, device)
+    if not student.make_start(given.state, until):
+        return
+    if not start.rounds:
+        start.add({"iou": [round(v, 4) for v in student.examine()]})
+    for branch in branches:
+        run_branch(student, branch, until)
+
+
+def main(argv: list[str] | None = None) -> None:
+    given = arguments(argv)
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.cache_size_limit = 64
     plan = read_yaml(given.plan, Plan) if given.plan else TINY if given.tiny else Plan()
     department = Department(given.data, plan)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    student = Student(department, given.packed, given.base, given.tiny, device)
     given.state.mkdir(parents=True, exist_ok=True)
-    if not student.make_start(given.state, until):
-        print("the start is not done yet: call again", flush=True)
+    start = Branch(given.state, "start", 0)
+    branches = [Branch(given.state, arm, seed) for seed in given.seeds for arm in given.arms]
+
+    def left() -> int:
+        return sum(plan.rounds - len(branch.rounds) for branch in branches)
+
+    if left() or not start.rounds:
+        simulate(given, department, start, branches)
+    if left() or not (start.rounds and branches):
+        print(f"the start is {'' if start.rounds else 'not '}done, {left()} rounds are left: call again", flush=True)
         return
-    begin = Branch(given.state, "start", 0)
-    if not begin.rounds:
-        begin.add({"iou": [round(v, 4) for v in student.examine()]})
-    arms = {arm: [Branch(given.state, arm, seed) for seed in given.seeds] for arm in given.arms}
-    for branch in (arms[arm][at] for at in range(len(given.seeds)) for arm in given.arms):
-        run_branch(student, branch, until)
-    left = sum(plan.rounds - len(branch.rounds) for branches in arms.values() for branch in branches)
-    if left or not given.seeds or not given.arms:
-        print(f"{left} rounds of the arms and seeds asked for are left", flush=True)
-        return
-    rounds = {arm: [branch.rounds for branch in branches] for arm, branches in arms.items()}
-    found = figures(begin.rounds[0]["iou"], rounds, about(department), plan)
+    rounds = {arm: [branch.rounds for branch in branches if branch.arm == arm] for arm in given.arms}
+    found = figures(start.rounds[0]["iou"], rounds, about(department), plan)
     print(table(found))
     print_figures(found)
 

@@ -127,7 +127,8 @@ def figures(
                 found["against_random"].setdefault(arm, {})[part] = against_random(curves, arm, labels)
     counts = {"cases": len(is_new), "cases_new": int(is_new.sum()), "patients": len(set(about["patients"]))}
     archive = {name: about[name] for name in ("known", "archive", "archive_new")}
-    return found | counts | archive | {"plan": asdict(plan)}
+    devices = sorted({r["device"] for seeds in rounds.values() for one in seeds for r in one})
+    return found | counts | archive | {"trained_on": devices, "plan": asdict(plan)}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
@@ -38,7 +38,7 @@ class Student:
             device: where to train.
         """
         self.department, self.plan, self.device = department, department.plan, device
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        self.tokenizer = cast(Any, AutoTokenizer.from_pretrained(base))
         torch.manual_seed(0)
         model = Qwen2_5_VLForConditionalGeneration(configuration(self.tokenizer)) if tiny else load_model(base, device)
         self.learner = Learner(model, self.tokenizer, self.plan.start).to(device)

@@ -120,7 +120,7 @@ def test_labels_needed(values: list[float], target: float, expected: float | Non
 
 
 def made_rounds(gains: list[float], cases: int) -> list[dict[str, Any]]:
-    return [{"iou": [0.2 + g] * cases, "new_kinds": 3, "seconds": [1, 2, 3]} for g in gains]
+    return [{"iou": [0.2 + g] * cases, "new_kinds": 3, "device": "CPU", "seconds": [1, 2, 3]} for g in gains]
 
 
 def test_figures_compare_arms_on_the_same_patients() -> None:
