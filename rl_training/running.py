@@ -21,8 +21,8 @@ from rl_training.config import Stage
 from rl_training.config.reading import read_yaml
 from rl_training.plan import print_plan
 from rl_training.stage import Start, attention_of, devices, open_start
+from rl_training.stopping import STOPPED, asked_to_stop, heed_sigterm
 from rl_training.summary import summarise
-from rl_training.watching import STOPPED, asked_to_stop, heed_sigterm
 
 S = TypeVar("S", bound=Stage)
 RUN_FILE = "run.json"

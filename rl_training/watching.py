@@ -1,10 +1,8 @@
-"""What watches a stage while it trains: its time limit, the wish to stop, and the lines that tell how far it is."""
+"""What watches a stage while it trains: its limits of time and patience, and the lines that tell how far it is."""
 
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,19 +10,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from rl_training.stopping import asked_to_stop
+
 PROGRESS = "progress.jsonl"
-STOPPED = 128 + signal.SIGTERM  # exit code of a stage that was asked to stop, and saved before
-_wish = threading.Event()
-
-
-def heed_sigterm() -> None:
-    """Take SIGTERM as the wish to save at the end of the update, and stop."""
-    signal.signal(signal.SIGTERM, lambda *_: _wish.set())
-
-
-def asked_to_stop() -> bool:
-    """Say whether SIGTERM came."""
-    return _wish.is_set()
 
 
 class TimeLimit(TrainerCallback):

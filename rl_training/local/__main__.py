@@ -15,23 +15,25 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medreasoner.console import errors_for_people, out
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.reasoner.champions import Champions, registry_folder
-from rl_training.local.config import LocalConfig
-from rl_training.local.launching import Stopped, command_of
-from rl_training.local.run import Run
-from rl_training.local.state import OVER, Diary, locked, status_of
-from rl_training.watching import STOPPED, heed_sigterm
+from rl_training.local.state import OVER, STOP, Diary, Stopped, locked, status_of
+from rl_training.stopping import STOPPED, heed_sigterm
+
+if TYPE_CHECKING:
+    from medreasoner.reasoner.lineage import Lineage
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "local.yaml"
 
 
-def carry_out(labels: Path, folder: Path, champions: Champions, config: LocalConfig, resume: bool) -> None:
-    """Begin a run or go on with one; raises as `Run.carry_out`, with the reason in state.json."""
+def carry_out(given: argparse.Namespace) -> None:
+    """Begin a run or go on with one; raises as `Run.carry_out`, with the reason in state.json too."""
+    folder: Path = given.output.resolve()
     before = status_of(folder)
-    if before and not resume:
+    if before and not given.resume:
         raise MedReasonerError(f"{folder} holds a run already", "go on with it by --resume, or name a new folder")
     if before in OVER:
         raise MedReasonerError(f"the run in {folder} is over: {before}", "name a new folder")
@@ -40,10 +42,10 @@ def carry_out(labels: Path, folder: Path, champions: Champions, config: LocalCon
     with locked(folder) as lock:
         diary = Diary(folder)
         try:
-            lineage = Run(labels, folder, champions, config, diary, lock).carry_out()
+            lineage = _run(given, folder, diary, lock)
         except Stopped:
-            diary.note(status="stopped", message="stopped; the same command goes on with --resume")
-            out.print("stopped, and saved")
+            (folder / STOP).unlink(missing_ok=True)
+            diary.note(status="stopped", message="stopped and saved; it can be gone on with")
             sys.exit(STOPPED)
         except Exception as error:
             what = f"{error.what}: {error.hint}" if isinstance(error, MedReasonerError) else repr(error)
@@ -55,7 +57,27 @@ def carry_out(labels: Path, folder: Path, champions: Champions, config: LocalCon
             raise
         status = "published" if lineage.published else "refused"
         diary.note(status=status, progress=1.0, message=lineage.reason, number=lineage.number)
-        out.print(f"{status}, number {lineage.number}: {lineage.reason}", markup=False)
+        out.print(f"{status}, number {lineage.number}: {lineage.reason}", markup=False, soft_wrap=True)
+
+
+def _run(given: argparse.Namespace, folder: Path, diary: Diary, lock: int) -> Lineage:
+    """Load what the run needs, which takes seconds, once its lock is held and its state can be read; then run."""
+    from rl_training.local.config import LocalConfig
+    from rl_training.local.run import Run
+
+    config = LocalConfig.from_yaml(given.config).of(given.reasoner)
+    champions = Champions(registry_folder(given.registry).resolve(), config.rule.rule())
+    return Run(given.labels.resolve(), folder, champions, config, diary, lock).carry_out()
+
+
+def print_commands(given: argparse.Namespace) -> None:
+    """Print what a run would start."""
+    from rl_training.local.config import LocalConfig
+    from rl_training.local.launching import command_of
+
+    config = LocalConfig.from_yaml(given.config)
+    for stage in config.stages:
+        out.print(shlex.join(command_of(stage, given.output, config.launch)), markup=False, soft_wrap=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,19 +86,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the run's folder")
     parser.add_argument("--registry", default="", help="folder of the checkpoints; the user's own when left out")
     parser.add_argument("--config", type=Path, default=DEFAULT, help="a YAML file; rl_training/configs/local.yaml")
-    parser.add_argument("--reasoner", help="train this one instead of the configuration's")
+    parser.add_argument("--reasoner", default="", help="train this one instead of the configuration's")
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the stages, and stop")
     given = parser.parse_args(argv)
     with errors_for_people():
-        config = LocalConfig.from_yaml(given.config)
-        config = config.of(given.reasoner) if given.reasoner else config
-        if given.dry_run:
-            for stage in config.stages:
-                out.print(shlex.join(command_of(stage, given.output, config.launch)), markup=False, soft_wrap=True)
-            return
-        champions = Champions(registry_folder(given.registry), config.rule.rule())
-        carry_out(given.labels, given.output.resolve(), champions, config, given.resume)
+        print_commands(given) if given.dry_run else carry_out(given)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ class LocalConfig:
         return read_yaml(path, cls)
 
     def of(self, reasoner: str) -> LocalConfig:
-        """Return the configuration for another reasoner."""
+        """Return the configuration for another reasoner; the same one where no name is given."""
+        if not reasoner:
+            return self
         grpo = replace(self.grpo, reasoner=reasoner) if self.grpo else None
         return replace(self, finetune=replace(self.finetune, reasoner=reasoner), grpo=grpo)

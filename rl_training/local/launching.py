@@ -17,9 +17,10 @@ import yaml
 
 from medreasoner.contract.errors import MedReasonerError
 from rl_training.config import Stage
-from rl_training.local.state import LOG, stop_wished
+from rl_training.local.state import LOG, Stopped, stop_wished
 from rl_training.plan import plain_values
-from rl_training.watching import PROGRESS, STOPPED
+from rl_training.stopping import STOPPED
+from rl_training.watching import PROGRESS
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LOOK_S = 0.5
@@ -27,10 +28,6 @@ _LOOK_S = 0.5
 
 class StageError(MedReasonerError):
     """A stage ended before it was done."""
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and what was done of it is saved."""
 
 
 def command_of(stage: str, run: Path, launch: tuple[str, ...]) -> list[str]:
@@ -108,8 +105,9 @@ def _failure(stage: str, code: int, log: Path, begins: int) -> StageError:
         file.seek(begins)
         lines = file.read().decode("utf-8", "replace").replace("\r", "\n").splitlines()
     for at in reversed(range(len(lines))):
-        if lines[at].startswith("error: "):
-            hint = lines[at + 1].removeprefix("  -> ") if at + 1 < len(lines) else ""
-            return StageError(f"{stage}: {lines[at].removeprefix('error: ')}", hint or f"see {LOG} in the run's folder")
+        _, error, what = lines[at].partition("error: ")  # a progress bar may stand before it
+        if error:
+            _, arrow, hint = lines[at + 1].partition("-> ") if at + 1 < len(lines) else ("", "", "")
+            return StageError(f"{stage}: {what}", hint if arrow else f"see {LOG} in the run's folder")
     said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
     return StageError(f"the stage {stage} ended with {code}: {said[:200]}", f"see {LOG} in the run's folder")

@@ -21,8 +21,8 @@ from rl_training.local.challenger import adapter_of, base_of, make_challenger
 from rl_training.local.comparing import cases_in, difference, examine, metrics
 from rl_training.local.config import LocalConfig
 from rl_training.local.holdout import Divided
-from rl_training.local.launching import Stopped, command_of, follow, write_config
-from rl_training.local.state import Diary, stop_wished
+from rl_training.local.launching import command_of, follow, write_config
+from rl_training.local.state import Diary, Stopped, stop_wished
 from rl_training.plan import plain_values
 from rl_training.prepare import prepare
 from rl_training.summary import SUMMARY

@@ -22,12 +22,16 @@ from typing import Any, Literal
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import now
 from medreasoner.durable import write_durably
-from rl_training.watching import asked_to_stop
+from rl_training.stopping import asked_to_stop
 
 STATE, PROGRESS, LOG, LOCK, STOP = "state.json", "progress.jsonl", "log.txt", ".lock", "stop"
 _PATIENCE_S = 300  # for a stage that still saves after its run was killed
 Status = Literal["preparing", "training", "evaluating", "published", "refused", "stopped", "failed"]
 OVER: tuple[Status, ...] = ("published", "refused")  # a run that ended so is not gone on with
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and what was done of it is saved."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,8 @@ class Diary:
     """Keeps the state of one run on the disk."""
 
     def __init__(self, run: Path) -> None:
-        """Begin, or go on; a wish to stop from before does not count any more."""
+        """Begin, or go on; the caller holds the run's lock."""
         self._run = run
-        (run / STOP).unlink(missing_ok=True)
         self.state = State.begin()
         self.note()
 

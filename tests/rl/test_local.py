@@ -18,16 +18,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medreasoner.console import BAD_INPUT
+from medreasoner.contract.errors import MedReasonerError
 from medreasoner.reasoner.adapter import WEIGHTS
 from medreasoner.reasoner.champions import Champions
 from medreasoner.reasoner.local import LocalReasoner
 from rl_training.checkpoints import checkpoints_of, is_whole, last_whole
+from rl_training.dataset import DataError
 from rl_training.local import __main__ as local
 from rl_training.local.config import LocalConfig
-from rl_training.local.holdout import FILE
+from rl_training.local.holdout import FILE, remembered_sides
 from rl_training.local.state import STOP, locked
+from rl_training.stopping import STOPPED
 from rl_training.tiny import make_tiny
-from rl_training.watching import STOPPED
 from tests.rl.labelled import LOOSE, save_labels, state_of, write_local
 
 LONG = {"max_updates": 12, "save_every": 3, "keep": 9}
@@ -138,7 +141,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(first: Place, tmp_path: Path) 
 
 @pytest.mark.nightly
 def test_whatever_ends_it_a_run_goes_on_to_the_same_adapter(first: Place, tmp_path: Path) -> None:
-    """Killed alone, when its stage notices and saves; stopped by SIGTERM; stopped by a file; without room on the disk."""
+    """Killed alone, when its stage notices and saves; stopped by SIGTERM; stopped by a file."""
     place = another(first, tmp_path)
     process = place.begin()
     wait_for_checkpoint(place, process)
