@@ -9,9 +9,8 @@ from typing import Any
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 
 from medreasoner import __version__
 from medreasoner.expert import SegmentationExpert, load_expert
@@ -20,6 +19,10 @@ from medreasoner.pipeline import GroundingPipeline
 from medreasoner.reasoner.catalogue import SERVER, open_reasoner
 from medreasoner.reasoner.champions import Champions, registry_folder
 from medreasoner.reasoner.protocol import Reasoner
+from monailabel_app.lib.activelearning.questions import AskedBefore
+from monailabel_app.lib.activelearning.scores import AnswerScores
+from monailabel_app.lib.activelearning.strategies import strategies
+from monailabel_app.lib.activelearning.worklist import Worklist
 from monailabel_app.lib.datastore import open_datastore
 from monailabel_app.lib.images import OpenedImages
 from monailabel_app.lib.infers.ground import Ground
@@ -40,6 +43,8 @@ class MedReasonerApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.settings = Settings.load(conf)
+        self.worklist = Worklist.of(self.settings.worklist) if self.settings.worklist else None
+        self.scores: AnswerScores | None = None  # where none are wished for
         self.succession: Succession | None = None  # where the reasoner runs in another server
         super().__init__(
             app_dir,
@@ -56,7 +61,7 @@ class MedReasonerApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         settings = self.settings
         expert = load_expert(settings.expert)
-        pipeline = self._pipeline(expert)
+        pipeline = self.pipeline = self._pipeline(expert)
         logger.info("reasoner %s, expert %s", pipeline.reasoner.name, expert.name)
         images = OpenedImages(settings.cached_volumes)
         same = settings.volume_expert in ("", settings.expert)
@@ -90,7 +95,15 @@ class MedReasonerApp(MONAILabelApp):
         return {**super().info(), **standing}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return {"random": Random(), "first": First()}
+        return strategies(lambda: self.pipeline.reasoner.sha256)
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        settings = self.settings
+        if not settings.scoring:
+            return {}
+        questions = self.worklist or AskedBefore(self.datastore())
+        self.scores = AnswerScores(self.pipeline, questions, settings.score_samples, settings.score_questions)
+        return {"answers": self.scores}
 
     def init_batch_infer(self) -> Any:
         """None: a batch would go past the queue and its limits."""

@@ -29,6 +29,7 @@ from monailabel_app.gateway.limits import MB, BodyLimit
 from monailabel_app.gateway.loop import routes as loop
 from monailabel_app.gateway.service import Service
 from monailabel_app.gateway.tokens import Role
+from monailabel_app.lib.activelearning.idle import IdleScoring
 from monailabel_app.lib.settings import Settings
 
 _FORM = 2 * MB  # bytes of a request that carries no file
@@ -105,8 +106,14 @@ def build(open_application: Callable[[], Any], settings: Settings) -> Starlette:
         app.state.gateway = Service.around(application, settings, doorkeeper, audit)
         application.server_mode(True)
         application.on_init_complete()
+        lanes, scoring = app.state.gateway.lanes, None
+        if settings.scoring:
+            scoring = IdleScoring(application.scores, application.datastore(), lanes.quiet_seconds)
+            scoring.start()
         yield
-        await run_in_threadpool(app.state.gateway.lanes.close)
+        if scoring is not None:
+            await run_in_threadpool(scoring.close)
+        await run_in_threadpool(lanes.close)
         await run_in_threadpool(app.state.gateway.thumbnails.close)
 
     middleware = [Middleware(UnexpectedErrors)]

@@ -85,6 +85,16 @@ class Worst(Strategy):
         return {image: note for image, note in found.items() if self._score in note.get("scores", {})}
 
 
+def strategies(reasoner: Callable[[], str]) -> dict[str, Strategy]:
+    """Return all strategies by name; `reasoner` gives the hash of the one that answers now."""
+    return {
+        "disagreement": Worst("disagreement", "The image about which answers drawn at random differ most", reasoner),
+        "low_confidence": Worst("low_confidence", "The image whose answers are least sure", reasoner),
+        "random": Random(),
+        "first": First(),
+    }
+
+
 def in_turn(ranked: Iterable[str], datastore: ShelvedDatastore) -> str:
     """Return the first image of a patient who was not served lately; else of the one who was served longest ago.
 
