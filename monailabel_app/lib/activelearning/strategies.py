@@ -101,7 +101,7 @@ def in_turn(ranked: Iterable[str], datastore: ShelvedDatastore) -> str:
     So that one patient, whose images are alike and all hard, does not fill the queue.
     """
     waiting = _served_lately(datastore)
-    last = {}
+    last: dict[str, str] = {}
     for image in ranked:
         subject = datastore.subject_of(image)
         if subject not in waiting:
