@@ -76,11 +76,16 @@ def memory(config: Stage, shape: Shape, prompt: int, gpus: int) -> Memory:
 
 
 def _rollouts(config: GrpoConfig, shape: Shape, tokens: int, gpus: int) -> float:
-    """GiB of a colocated vLLM, or of transformers' keys and values for all completions of a generation at once."""
+    """GiB of a colocated vLLM, or of transformers' keys and values for all completions of a generation at once.
+
+    Under ZeRO-3 TRL gathers the whole weights on each GPU while transformers generates.
+    """
     if config.vllm is not None:
         return config.vllm.memory_share * config.gpu_memory_gb if config.vllm.mode == "colocate" else 0.0
     rows = math.ceil(config.questions_per_generation * config.group / gpus)
-    return rows * tokens * shape.layers * 2 * shape.key_value * (2 if config.precision == "bf16" else 4) / GIB
+    gathered = shape.parameters if config.deepspeed == "zero3" else 0
+    kept = rows * tokens * shape.layers * 2 * shape.key_value
+    return (kept + gathered) * (2 if config.precision == "bf16" else 4) / GIB
 
 
 def prompt_tokens(shape: Shape, card: ReasonerCard) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def test_memory_of_a_full_step(seven: Shape) -> None:
     assert spread == pytest.approx(16 * seven.parameters / 64 / GIB)
     assert needed.reference == pytest.approx(2 * seven.parameters / 64 / GIB)
     assert needed.rollouts == pytest.approx(0.35 * 80)
+
+
+def test_whole_weights_are_gathered_for_rollouts_by_transformers(seven: Shape) -> None:
+    config = GrpoConfig(reasoner="r", deepspeed="zero3", group=4, questions_per_generation=4, questions_per_update=4)
+    spread = memory(config, seven, 1000, 4).rollouts
+    whole = memory(replace(config, deepspeed="zero2"), seven, 1000, 4).rollouts
+    assert spread - whole == pytest.approx(2 * seven.parameters / GIB)  # on every GPU, in bf16
 
 
 def test_memory_of_adapters(seven: Shape) -> None:
