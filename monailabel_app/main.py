@@ -11,6 +11,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 
 from medreasoner import __version__
 from medreasoner.expert import SegmentationExpert, load_expert
@@ -30,6 +31,7 @@ from monailabel_app.lib.infers.refine import Refine
 from monailabel_app.lib.infers.volume import Volume
 from monailabel_app.lib.settings import Settings
 from monailabel_app.lib.succession import Succession
+from monailabel_app.lib.trainers.training import Training
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class MedReasonerApp(MONAILabelApp):
         self.worklist = Worklist.of(self.settings.worklist) if self.settings.worklist else None
         self.scores: AnswerScores | None = None  # where none are wished for
         self.succession: Succession | None = None  # where the reasoner runs in another server
+        self.training = Training(studies, registry_folder(self.settings.registry), self.settings)
         super().__init__(
             app_dir,
             studies,
@@ -104,6 +107,9 @@ class MedReasonerApp(MONAILabelApp):
         questions = self.worklist or AskedBefore(self.datastore())
         self.scores = AnswerScores(self.pipeline, questions, settings.score_samples, settings.score_questions)
         return {"answers": self.scores}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        return {"medreasoner": self.training}
 
     def init_batch_infer(self) -> Any:
         """None: a batch would go past the queue and its limits."""

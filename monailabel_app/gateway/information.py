@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from monailabel.endpoints import activelearning, train
+from monailabel.endpoints import activelearning
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from monailabel_app.gateway.errors import NotFound
 from monailabel_app.gateway.service import service
+from monailabel_app.gateway.tokens import Role
 from monailabel_app.gateway.uploads import field, opened_form
 from monailabel_app.gateway.validation import read_json_object
 
@@ -79,21 +79,27 @@ async def next_sample(request: Request) -> Response:
 
 
 def training(request: Request) -> Response:
-    """How the training goes; 404 while none runs, if ``check_if_running``."""
-    running = request.query_params.get("check_if_running", "false").lower() == "true"
-    return JSONResponse(train.status(False, running))
+    """How the training goes; 404 while none runs, if ``check_if_running``. An administrator sees its log too."""
+    task = service(request).training
+    if request.query_params.get("check_if_running", "false").lower() == "true" and not task.runs:
+        raise NotFound("no training runs", "start one: POST /train/medreasoner")
+    return JSONResponse(task.report(request.state.user.role >= Role.ADMIN))
 
 
 async def start_training(request: Request) -> Response:
-    """Start the training of one model, in a process of its own."""
-    model = request.path_params["model"]
-    known = service(request).application.info()["trainers"]
+    """Start the training of one model, in a process of its own, or go on with one that was not over."""
+    here, model = service(request), request.path_params["model"]
+    known = here.application.info()["trainers"]
     if model not in known:
         raise NotFound(f"there is no training {model[:60]!r}", f"known: {', '.join(sorted(known)) or 'none'}")
     params = read_json_object((await request.body()).decode("utf-8", "replace") or "{}")
-    return JSONResponse(await run_in_threadpool(train.run_model, model, params, False, False))
+    report = await run_in_threadpool(here.application.train, {**params, "model": model})
+    here.audit.write("training", request.state.user.name, wish="start")
+    return JSONResponse(report)
 
 
-def stop_training(_: Request) -> Response:
-    """Stop what runs."""
-    return JSONResponse(json.loads(json.dumps(train.stop(), default=str)))
+def stop_training(request: Request) -> Response:
+    """Let what runs save and stop."""
+    here = service(request)
+    here.audit.write("training", request.state.user.name, wish="stop")
+    return JSONResponse(here.training.stop())

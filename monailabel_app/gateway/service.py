@@ -17,6 +17,7 @@ from monailabel_app.gateway.loop.thumbnails import Thumbnails
 from monailabel_app.gateway.metrics import Metrics
 from monailabel_app.lib.settings import Settings
 from monailabel_app.lib.succession import Succession
+from monailabel_app.lib.trainers.training import Training
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,8 @@ class Service:
     @classmethod
     def around(cls, application: Any, settings: Settings, doorkeeper: Doorkeeper, audit: AuditLog) -> Service:
         """Put queues, metrics and what the page shows beside an application."""
-        lanes, models, store = (
-            Lanes(settings.queue_length),
-            frozenset(application.info()["models"]),
-            application.datastore(),
-        )
-        registry = registry_folder(settings.registry)
-        collector = Collector(store, Champions(registry), registry / "state.json")
+        models, store = frozenset(application.info()["models"]), application.datastore()
+        lanes, collector = Lanes(settings.queue_length), Collector(store, Champions(registry_folder(settings.registry)))
         return cls(
             application, models, settings, doorkeeper, lanes, Metrics(lanes), audit, collector, Thumbnails(store)
         )
@@ -51,6 +47,12 @@ class Service:
     def succession(self) -> Succession | None:
         """Which reasoner answers; None where it runs in another server."""
         found: Succession | None = self.application.succession
+        return found
+
+    @property
+    def training(self) -> Training:
+        """The one training of this server."""
+        found: Training = self.application.training
         return found
 
     def known_model(self, model: str) -> str:

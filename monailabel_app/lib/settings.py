@@ -42,6 +42,8 @@ class Settings:
     expert: str = _knob(DEFAULT_EXPERT, "segmentation expert; `medreasoner models` lists them")
     volume_expert: str = _knob("", "expert that carries a mask through a volume; empty: the same as expert")
     registry: str = _knob("", "folder of the checkpoints trained here; empty: local, in the folder of models")
+    training_config: str = _knob("", "YAML file of the training; empty: rl_training/configs/local.yaml")
+    training_nice: int = _knob(10, "how far the training gives way to answers: 0, not at all, to 19", at_least=0)
     scoring: bool = _knob(False, "score unlabelled images in idle time, for the strategies that go by it")
     worklist: str = _knob("", "YAML file of what to ask when scoring; example: the one that ships; empty: as labelled")
     score_samples: int = _knob(5, "answers drawn to each question when scoring", "answers", at_least=2)

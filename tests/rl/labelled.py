@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ SIDE = 300  # pixels of a crop
 LOOSE = {"margin": 1.0, "false_absent": 1.0, "cases": 2}  # whatever comes out takes over
 
 
-def save_labels(studies: Path, numbers: range) -> Path:
-    """Add crops and labels of the optic disc, every fifth of them of an absent gallbladder; returns the folder."""
+def save_labels(studies: Path, numbers: range, misplaced: Container[int] = ()) -> Path:
+    """Add crops and labels of the optic disc, every fifth of them of an absent gallbladder; returns the folder.
+
+    The masks of `misplaced` lie in the opposite corner.
+    """
     studies.mkdir(exist_ok=True)
     shelf, photograph = LabelShelf(studies / SHELF), retina()
     for number in numbers:
@@ -31,7 +35,7 @@ def save_labels(studies: Path, numbers: range) -> Path:
         mask = Image.new("L", (SIDE, SIDE))
         if not absent:
             box = (DISC[0] - left, DISC[1] - top, DISC[2] - left - 1, DISC[3] - top - 1)
-            ImageDraw.Draw(mask).ellipse(box, fill=255)
+            ImageDraw.Draw(mask).ellipse((200, 200, 290, 290) if number in misplaced else box, fill=255)
         target = "gallbladder" if absent else "optic disc"
         record = LabelRecord(f"Where is the {target}?", absent, "stored", 0, target=target)
         content = io.BytesIO()

@@ -1,0 +1,1 @@
+"""Training tasks, as MONAI Label calls them."""
