@@ -89,7 +89,7 @@ def _questions(name: str, listed: yaml.SequenceNode) -> Iterator[str]:
     seen = set()
     for node in listed.value:
         if not isinstance(node, yaml.ScalarNode) or node.tag != _TEXT:
-            raise _wrong(name, node, "this is no text", 'put a question with a colon into quotes: "Which one: ...?"')
+            raise _wrong(name, node, "this is no text", "write a question, in quotes where it holds a colon")
         try:
             question = checked_question(node.value)
         except QuestionError as error:
