@@ -6,6 +6,7 @@ python -m tests.app.department     makes docs/pictures/loop.png; look at it befo
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import random
 import shutil
@@ -26,6 +27,7 @@ from monailabel_app.lib.datastore import open_datastore
 from monailabel_app.lib.datastore.label_shelf import FOLDER
 from monailabel_app.lib.datastore.shelved import ShelvedDatastore
 from monailabel_app.lib.settings import Settings
+from monailabel_app.lib.trainers.run_folder import LOCK, STATE, RunFolder
 from tests.app.server import ROOT, data_folder
 from tests.app.small import SmallApplication, served
 from tests.browser import Browser
@@ -92,6 +94,7 @@ def make_department(folder: Path) -> Department:
     _add_images(studies)
     _add_labels(studies, chance)
     _add_checkpoints(Champions(registry), folder)
+    _begin_training(registry)
     store = open_datastore(str(studies), Settings())
     assert isinstance(store, ShelvedDatastore)
     scores = _add_scores(store, chance)
@@ -147,11 +150,21 @@ def _add_checkpoints(champions: Champions, folder: Path) -> None:
                 difference={"mean": round(mean, 3), "low": round(mean - 0.025, 3), "high": round(mean + 0.025, 3)},
             ),
         )
-    run = champions.folder / "training"  # where rl_training.local writes it for a server
-    run.mkdir()
-    run.joinpath("state.json").write_text(
-        json.dumps({"status": "training", "progress": 0.4, "step": 48, "of": 120, "message": "", "updated": ""})
-    )
+
+
+def _begin_training(registry: Path) -> None:
+    run = RunFolder(registry)
+    run.make_ready(anew=True)
+    state = {"status": "training", "progress": 0.4, "step": 48, "of": 120, "message": ""}
+    (run.path / STATE).write_text(json.dumps(state))
+
+
+@contextlib.contextmanager
+def at_work(registry: Path) -> Iterator[None]:
+    """Hold the lock that a living training holds."""
+    with (RunFolder(registry).path / LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _metrics(measured: tuple[float, float, tuple[int, ...]]) -> dict:
@@ -194,7 +207,7 @@ def show(browser: Browser, url: str, scheme: str = "light", width: int = 1180, h
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         made = make_department(Path(place) / "department")
-        with made.served() as address, Browser(Path(place) / "profile") as page:
+        with at_work(made.registry), made.served() as address, Browser(Path(place) / "profile") as page:
             show(page, f"{address}/loop")
             page.screenshot(PICTURE)
     Image.open(PICTURE).quantize(256).save(PICTURE, optimize=True)  # a third of the size

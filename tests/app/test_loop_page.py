@@ -21,11 +21,11 @@ from PIL import Image
 from medreasoner.imaging import open_image
 from monailabel_app.gateway.loop import page as page_module
 from monailabel_app.gateway.loop import plots
-from monailabel_app.gateway.loop.collecting import Collector, read_state
+from monailabel_app.gateway.loop.collecting import Collector
 from monailabel_app.gateway.loop.figures import Figures, Training, binned
 from monailabel_app.gateway.loop.page import render
 from monailabel_app.gateway.tokens import Role, new_token
-from tests.app.department import Department, make_department, show
+from tests.app.department import Department, at_work, make_department, show
 from tests.app.server import RunningServer
 from tests.browser import Browser
 
@@ -222,18 +222,18 @@ def test_an_empty_department_is_told_what_to_do_next() -> None:
 
 
 def test_words_of_users_stay_words() -> None:
-    training = Training("failed", 0.5, 1, 2, "<img src=x onerror=alert(1)>", "")
+    training = Training("failed", 0.5, 1, 2, "<img src=x onerror=alert(1)>")
     html = render(Figures(images=1, training=training)).decode()
     assert "&lt;img src=x" in html
     assert "<img" not in html
 
 
 def test_only_what_has_changed_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = Figures(images=3, bins=binned([0.05, 0.5, 1.0]), training=Training("training", 0.1, 1, 10, "", ""))
+    figures = Figures(images=3, bins=binned([0.05, 0.5, 1.0]), training=Training("training", 0.1, 1, 10, ""))
     first = render(figures)
     monkeypatch.setattr(plots, "_svg", lambda *_: pytest.fail("drawn again"))
     assert render(replace(figures)) is first
-    later = render(replace(figures, training=Training("training", 0.2, 2, 10, "", "")))
+    later = render(replace(figures, training=Training("training", 0.2, 2, 10, "")))
     assert b"step 2 of 10" in later
 
 
@@ -249,7 +249,7 @@ def test_ten_thousand_labels_are_read_once_and_no_image_is_opened(
     monkeypatch.setattr(store, "get_label_info", lambda image, _: reads.append(image) or info)
     for touched in ("get_image_uri", "image_facts", "get_image_info"):
         monkeypatch.setattr(store, touched, lambda *_: pytest.fail("an image was looked at"))
-    collector = Collector(store, department.champions, department.registry / "training" / "state.json")
+    collector = Collector(store, department.champions)
     assert collector.figures().labels == len(reads) == 10_000
     stamps["case-7"] += 1
     del stamps["case-8"]
@@ -258,13 +258,21 @@ def test_ten_thousand_labels_are_read_once_and_no_image_is_opened(
     assert reads[10_000:] == ["case-7"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"status": "training", "progress": "much"}'])
-def test_a_state_that_no_run_writes_is_named(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "state.json"
-    assert read_state(file) is None
-    file.write_text(content)
-    with pytest.raises(Exception, match=r"state\.json cannot be read"):
-        read_state(file)
+def test_a_training_is_under_way_or_was_interrupted(browser: Browser, address: str, department: Department) -> None:
+    with at_work(department.registry):
+        show(browser, f"{address}/loop")
+        assert browser.text("#training") == "training"
+        assert "step 48 of 120" in browser.text(".tile:last-child")
+        assert browser.run("document.querySelector('progress').value") == 0.4
+    show(browser, f"{address}/loop")
+    assert browser.text("#training") == "interrupted"
+
+
+def test_a_champion_that_cannot_be_loaded_is_told(department: Department) -> None:
+    collector = Collector(department.store, department.champions)
+    html = render(collector.figures("number 4 cannot be loaded; number 3 answers on")).decode()
+    assert "number 3 answers on" in html
+    assert 'id="trouble"' not in render(collector.figures()).decode()
 
 
 @pytest.fixture(scope="module")

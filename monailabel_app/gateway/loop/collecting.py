@@ -5,37 +5,38 @@ No image is opened, and a label is read once, so ten thousand of them cost one l
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from datetime import date, datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from medreasoner.contract.errors import MedReasonerError
 from medreasoner.reasoner.champions import SHIPPED, Champions, Lineage
 from monailabel_app.gateway.loop.figures import Checkpoint, Figures, Modality, NextCase, Training, binned
+from monailabel_app.lib.activelearning.questions import NOTE
 from monailabel_app.lib.datastore.label_shelf import UnknownLabel
 from monailabel_app.lib.datastore.shelved import FINAL
+from monailabel_app.lib.trainers.run_folder import RunFolder
 
 NEXT_CASES = 10
-NOTE = "medreasoner"  # the key of our notes in an image's and a label's info
 
 
 class Collector:
     """Reads a server's datastore, registry of checkpoints and training run."""
 
-    def __init__(self, store: Any, champions: Champions, state_file: Path) -> None:
-        """Take a `ShelvedDatastore`, a registry and where a training says how it goes; neither file need exist."""
-        self._store, self._champions, self._state_file = store, champions, state_file
+    def __init__(self, store: Any, champions: Champions) -> None:
+        """Take a `ShelvedDatastore` and a registry, which may be empty."""
+        self._store, self._champions, self._run = store, champions, RunFolder(champions.folder)
         self._days: dict[str, tuple[int, date]] = {}  # image -> when its label changed, and the day that it names
         self._counting = threading.Lock()
 
-    def figures(self) -> Figures:
+    def figures(self, trouble: str = "") -> Figures:
         """Return all numbers as they are now.
 
+        Args:
+            trouble: what is wrong with the reasoner in service, to be shown beside it.
+
         Raises:
-            MedReasonerError: the archive is away, or the registry cannot be read.
+            MedReasonerError: the archive is away, or the registry or the training's state cannot be read.
         """
         images, scores = self._store.list_images(), self._scores()
         entries, champion = self._champions.entries(), self._champions.number()
@@ -47,7 +48,8 @@ class Collector:
             modalities=_modalities(entries, champion),
             bins=binned([disagreement for disagreement, _ in scores.values()]),
             next_cases=_next_cases(scores, set(images) - self._store.labelled(FINAL)),
-            training=read_state(self._state_file),
+            training=_training(self._run.state()),
+            trouble=trouble,
         )
 
     def _labels_by_day(self) -> tuple[tuple[date, int], ...]:
@@ -79,28 +81,10 @@ class Collector:
         return found
 
 
-def read_state(file: Path) -> Training | None:
-    """Return what a training run says of itself; None where there never was one.
-
-    Raises:
-        MedReasonerError: the file is not what a run writes.
-    """
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        return Training(
-            status=str(state["status"]),
-            progress=float(state.get("progress") or 0),
-            step=int(state.get("step") or 0),
-            of=int(state.get("of") or 0),
-            message=str(state.get("message") or ""),
-            updated=str(state.get("updated") or ""),
-        )
-    except FileNotFoundError:
+def _training(state: dict[str, Any] | None) -> Training | None:
+    if state is None:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MedReasonerError(
-            f"the training's {file.name} cannot be read: {error}", "start the training anew"
-        ) from error
+    return Training(state["status"], state["progress"], state["step"], state["of"], state["message"])
 
 
 def _checkpoints(entries: list[Lineage], served: list[int]) -> tuple[Checkpoint, ...]:

@@ -56,7 +56,6 @@ class Training:
     step: int
     of: int
     message: str
-    updated: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Figures:
     days: tuple[tuple[date, int], ...] = ()  # labels saved on each day that has any, oldest first
     checkpoints: tuple[Checkpoint, ...] = ()
     champion: int = 0
+    trouble: str = ""  # why the champion does not answer yet
     modalities: tuple[Modality, ...] = ()
     bins: tuple[int, ...] = ()  # scored images by disagreement; empty: none is scored
     next_cases: tuple[NextCase, ...] = ()

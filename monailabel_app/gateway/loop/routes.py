@@ -15,7 +15,9 @@ _HEADERS = {**POLICY, "Cache-Control": "no-store"}
 
 def page(request: Request) -> Response:
     """How labels, checkpoints and scores stand, as HTML; in a thread, since it may draw."""
-    figures = service(request).collector.figures()
+    here = service(request)
+    standing = here.succession.standing() if here.succession else {}
+    figures = here.collector.figures(standing.get("trouble", ""))
     return Response(render(figures), media_type="text/html", headers=_HEADERS)
 
 
