@@ -103,18 +103,18 @@ def build(open_application: Callable[[], Any], settings: Settings) -> Starlette:
         monai_label.MONAI_LABEL_AUTO_UPDATE_SCORING = False  # it would start a second server for every next sample
         monai_label.MONAI_LABEL_SESSION_EXPIRY = settings.keep_session * 60
         application = open_application()
-        app.state.gateway = Service.around(application, settings, doorkeeper, audit)
+        here = app.state.gateway = Service.around(application, settings, doorkeeper, audit)
         application.server_mode(True)
         application.on_init_complete()
-        lanes, scoring = app.state.gateway.lanes, None
+        scoring = None
         if settings.scoring:
-            scoring = IdleScoring(application.scores, application.datastore(), lanes.quiet_seconds)
+            scoring = IdleScoring(application.scores, application.datastore(), here.quiet_seconds)
             scoring.start()
         yield
         if scoring is not None:
             await run_in_threadpool(scoring.close)
-        await run_in_threadpool(lanes.close)
-        await run_in_threadpool(app.state.gateway.thumbnails.close)
+        await run_in_threadpool(here.lanes.close)
+        await run_in_threadpool(here.thumbnails.close)
 
     middleware = [Middleware(UnexpectedErrors)]
     if settings.cors_origins:

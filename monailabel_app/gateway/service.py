@@ -55,6 +55,10 @@ class Service:
         found: Training = self.application.training
         return found
 
+    def quiet_seconds(self) -> float:
+        """For how long no question has waited or run; 0 while one does, or a training runs on this machine."""
+        return 0.0 if self.training.runs else self.lanes.quiet_seconds()
+
     def known_model(self, model: str) -> str:
         """Return the name of a model that is served; raises `NotFound` for others."""
         if model not in self.models:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -22,6 +23,7 @@ from medreasoner.picture import Picture
 from medreasoner.pipeline import GroundingPipeline
 from medreasoner.reasoner.protocol import Reply
 from monailabel_app.gateway.lanes import Lanes
+from monailabel_app.gateway.service import Service
 from monailabel_app.lib.activelearning.idle import IdleScoring
 from monailabel_app.lib.activelearning.questions import NOTE, AskedBefore, NoQuestion
 from monailabel_app.lib.activelearning.scores import AnswerScores, key_picture
@@ -245,6 +247,12 @@ def test_a_question_begins_at_once_and_nothing_is_drawn_until_it_has_been_answer
     until(lambda: len(store.notes()) == 4)
     assert events[:4] == [QUESTION, "begins", "ends", QUESTION]
     assert events.count(QUESTION) == 3 * 4, "no draw was lost, or made twice"
+
+
+def test_a_training_is_no_quiet_time() -> None:
+    for runs, quiet in ((True, False), (False, True)):
+        server: Any = SimpleNamespace(training=SimpleNamespace(runs=runs), lanes=Lanes(1))
+        assert (Service.quiet_seconds(server) > 0) is quiet
 
 
 def test_scoring_waits_for_the_settled_quiet(store: ShelvedDatastore, idle: Callable[..., IdleScoring]) -> None:
