@@ -29,7 +29,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,10 @@ def run_part(name: str, step: Step, where: Path, logs: Path, seconds: float) -> 
         try:
             ended = f"exit status {process.wait(seconds)}"
         except subprocess.TimeoutExpired:
-            ended = f"no end after {seconds:g} s"
-            _end(process)
+            ended = f"no end after {seconds:.1f} s"
+        finally:
+            if process.poll() is None:
+                _end(process)
     took, result = round(time.monotonic() - begun, 1), where / f"{name}.json"
     if process.returncode == 0 and result.is_file():
         figures: dict[str, Any] = {**json.loads(result.read_text(encoding="utf-8")), "part_seconds": took}
@@ -107,7 +108,7 @@ def _environment(processes: int) -> dict[str, str]:
     """Show as many GPUs as there are processes: a single one that sees several would spread the model over them."""
     shown = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     shown = shown or [str(gpu) for gpu in range(torch.cuda.device_count())]
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(shown[:processes]), "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(shown[:processes]), "HF_HUB_OFFLINE": "1"}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -119,10 +120,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def measure(step: Step, where: Path, logs: Path, seconds: float) -> dict[str, Any]:
-    """Run all parts that can be run; returns their figures by name."""
+def measure(step: Step, where: Path, logs: Path, seconds: float, total: float) -> dict[str, Any]:
+    """Run all parts that can be run, each for so many seconds at most and all for `total`; returns figures by name."""
     (where / STEP_FILE).write_text(json.dumps(asdict(step)), encoding="utf-8")
-    run = partial(run_part, step=step, where=where, logs=logs, seconds=seconds)
+    end = time.monotonic() + total
+
+    def run(name: str) -> dict[str, Any]:
+        return run_part(name, step, where, logs, max(0.0, min(seconds, end - time.monotonic())))
+
     results: dict[str, Any] = {}
     for name in ("start", "ours", "trl_defaults"):
         results[name] = run(name)
@@ -148,14 +153,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--recompute", action="store_true", help="ours with activations recomputed, for memory")
     parser.add_argument("--vllm", action="store_true", help="ours with a colocated vLLM")
     parser.add_argument("--seconds", type=float, default=600, help="time limit of each part")
+    parser.add_argument("--total", type=float, default=3600, help="seconds for all parts together")
     parser.add_argument("--logs", type=Path, help="keep here what the parts said")
     given = vars(parser.parse_args(argv))
-    seconds, logs = given.pop("seconds"), given.pop("logs")
+    seconds, total, logs = given.pop("seconds"), given.pop("total"), given.pop("logs")
     with tempfile.TemporaryDirectory() as temporary:  # TMPDIR says where: 7b writes 34 GB with --lora
         where = Path(temporary)
         if logs is not None:
             logs.mkdir(parents=True, exist_ok=True)
-        results = measure(Step(**given), where, logs or where, seconds)
+        results = measure(Step(**given), where, logs or where, seconds, total)
     print_figures({**results, "processes": given["processes"]})
     if any("failed" in figures for figures in results.values()):
         sys.exit(1)

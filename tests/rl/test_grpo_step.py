@@ -72,7 +72,7 @@ def test_a_part_that_fails_says_why_and_one_that_hangs_is_ended(tmp_path: Path) 
 @pytest.mark.nightly
 def test_two_processes_under_zero3(tmp_path: Path) -> None:
     step = Step(deepspeed="zero3", processes=2, updates=2, group=2, micro=2, completion=8, recompute=True)
-    results = measure(step, tmp_path, tmp_path, seconds=500)
+    results = measure(step, tmp_path, tmp_path, seconds=500, total=900)
     assert [name for name, figures in results.items() if "failed" in figures] == []
     assert results["resumed"]["begins_as_saved"]
     assert results["merged"]["changed"] > 0
