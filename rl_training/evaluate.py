@@ -17,7 +17,8 @@ from medreasoner.contract.target import named_target
 from medreasoner.evaluation.cases import cases_of
 from medreasoner.evaluation.run import prior_boxes
 from medreasoner.geometry import box_iou
-from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
+from medreasoner.reasoner.grammar import AnswerGrammar
+from medreasoner.reasoner.guided import GuidedAnswer
 from rl_training.batch_decoding import BatchDecoder
 from rl_training.card import embedded_card
 from rl_training.config import SftConfig

@@ -15,7 +15,7 @@ import torch
 from medreasoner.contract.answer import Box
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.geometry import box_iou
-from medreasoner.reasoner.guided import AnswerGrammar
+from medreasoner.reasoner.grammar import AnswerGrammar
 from rl_training.batch_decoding import BatchDecoder
 
 _NEAR = 4  # pixels round a number that count as the same answer, as in GuidedAnswer's likelihood

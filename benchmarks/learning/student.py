@@ -15,7 +15,7 @@ from benchmarks.learning.department import Department
 from benchmarks.learning.draws import Drawn, draw_boxes
 from medreasoner.contract.answer import Box
 from medreasoner.geometry import box_iou
-from medreasoner.reasoner.guided import AnswerGrammar
+from medreasoner.reasoner.grammar import AnswerGrammar
 from rl_training.card import embedded_card
 from rl_training.feed import Feed
 from rl_training.pack import load_masks, load_pictures

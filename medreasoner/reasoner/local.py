@@ -43,7 +43,7 @@ class LocalReasoner:
         import torch
         from transformers import AutoProcessor
 
-        from medreasoner.reasoner.guided import AnswerGrammar
+        from medreasoner.reasoner.grammar import AnswerGrammar
 
         self.card = ReasonerCard.of(folder)
         self.name = self.card.name

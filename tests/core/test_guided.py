@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from medreasoner.contract.answer import AbsentAnswer, GroundingAnswer, parse_answer
 from medreasoner.folders import embedded_folder
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
+from medreasoner.reasoner.grammar import AnswerGrammar
+from medreasoner.reasoner.guided import GuidedAnswer
 
 STOP = "<|im_end|>"
 CARD = ReasonerCard("test", canvas=336, may_abstain=True, dialect="strict", max_reasoning=12)

@@ -24,7 +24,8 @@ from medreasoner.picture import Picture
 from medreasoner.pipeline import GroundingPipeline
 from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.decoding import Decoder
-from medreasoner.reasoner.guided import AnswerGrammar, GuidedAnswer
+from medreasoner.reasoner.grammar import AnswerGrammar
+from medreasoner.reasoner.guided import GuidedAnswer
 from medreasoner.reasoner.local import LocalReasoner
 from medreasoner.reasoner.noise import Noise
 from medreasoner.reasoner.protocol import Reply, SamplingReasoner, sampling

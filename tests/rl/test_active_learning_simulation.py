@@ -21,7 +21,7 @@ from medreasoner.contract.answer import Box, parse_answer
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.folders import embedded_folder
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.guided import AnswerGrammar
+from medreasoner.reasoner.grammar import AnswerGrammar
 from rl_training.evaluate import answer_batch
 from rl_training.feed import Feed
 from rl_training.pack import load_pictures, pack
