@@ -6,30 +6,23 @@ import base64
 import io
 import math
 import os
-import random
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
-
-import httpx
 
 from medreasoner.contract.answer import AbsentAnswer, Answer
 from medreasoner.contract.errors import AnswerError, ReasonerError
 from medreasoner.instruction import instruction, instruction_hash
 from medreasoner.picture import Picture
 from medreasoner.reasoner.card import ReasonerCard
+from medreasoner.reasoner.chat import KEY, MODEL, URL, ChatServer
 from medreasoner.reasoner.letterbox import Letterbox
 from medreasoner.reasoner.local import in_picture
 from medreasoner.reasoner.protocol import Reply
 from medreasoner.reasoner.published import read_answer
 
-URL, MODEL, KEY = "MEDREASONER_SERVER_URL", "MEDREASONER_SERVER_MODEL", "MEDREASONER_SERVER_KEY"
 CARD = "MEDREASONER_SERVER_CARD"  # a folder whose medreasoner.json describes the served model
-_PASSING = {429, 500, 502, 503, 504}
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _ANSWER_TOKENS = 128  # the longest answer block, number by number and digit by digit, takes about 90
 _PAIR = r"\[\d{1,4}, \d{1,4}\]"
 _GROUNDING = rf'\{{"bbox": \[\d{{1,4}}(, \d{{1,4}}){{3}}\], "points_1": {_PAIR}, "points_2": {_PAIR}\}}'
@@ -66,12 +59,7 @@ class ServerReasoner:
         """
         self.card = card or ReasonerCard(name=model)
         self.name = self.card.name
-        self._address, self._model, self._key = _checked_address(url), model, key or ""
-        if not (self._key.isascii() and self._key.isprintable()):  # else its text would stand in httpx's error
-            raise ReasonerError(
-                "the server's key holds characters that no key has", f"copy the key into {KEY} once more"
-            )
-        self._timeout_s, self._retries = timeout_s, retries
+        self._server, self._model = ChatServer(url, key or "", timeout_s, retries), model
 
     @classmethod
     def from_environment(cls) -> ServerReasoner:
@@ -85,7 +73,7 @@ class ServerReasoner:
         return cls(url, model, os.environ.get(KEY, "").strip() or None, card)
 
     def __repr__(self) -> str:
-        return f"ServerReasoner({self._address!r}, {self._model!r})"
+        return f"ServerReasoner({self._server.address!r}, {self._model!r})"
 
     @property
     def instruction_sha256(self) -> str:
@@ -144,7 +132,7 @@ class ServerReasoner:
         return {"role": "user", "content": [text, image] if self.card.question_first else [image, text]}
 
     def _ask(self, turns: list[dict[str, Any]], chance: dict[str, Any]) -> Any:
-        """Send one request, again after failures that may pass, and return the decoded JSON."""
+        """Send the turns so far, and return the decoded JSON."""
         body = {
             "model": self._model,
             "messages": turns,
@@ -154,76 +142,13 @@ class ServerReasoner:
         }
         if self.card.dialect == "strict":
             body["structured_outputs"] = {"regex": answer_pattern(self.card.may_abstain)}
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        with httpx.Client(headers=headers, timeout=self._timeout_s) as client:
-            for sent in range(1, self._retries + 2):
-                asked_wait = 0.0
-                try:
-                    response = client.post(f"{self._address}/chat/completions", json=body)
-                except httpx.TimeoutException:
-                    failure = f"{self._address} did not answer within {self._timeout_s:g} s"
-                except httpx.HTTPError as error:
-                    failure = f"{self._address} cannot be reached: {error}"
-                else:
-                    if response.is_success:
-                        return self._json(response)
-                    failure = f"{self._address} answered {response.status_code}: {self._reason(response)}"
-                    if response.status_code not in _PASSING:
-                        raise ReasonerError(failure, f"check {URL}, {MODEL} and {KEY}, and the server's log")
-                    asked_wait = _retry_after(response)
-                if asked_wait > _LONGEST_WAIT_S:
-                    failure += f"; it wants to be left alone for {asked_wait:.0f} s"
-                    break
-                if sent <= self._retries:
-                    backoff = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (sent - 1))
-                    sleep(max(asked_wait, backoff * random.uniform(0.5, 1)))  # clients must not come back together
-        raise ReasonerError(f"{failure} (asked {sent} times)", "see whether the server runs, then ask again")
-
-    def _json(self, response: httpx.Response) -> Any:
-        try:
-            return response.json()
-        except (ValueError, RecursionError) as error:
-            raise ReasonerError(
-                f"{self._address} answered with something else than JSON: {self._shown(response.text)[:80]!r}",
-                f"check that {URL} is the address of an OpenAI-compatible server",
-            ) from error
-
-    def _reason(self, response: httpx.Response) -> str:
-        """Find the server's own words in an error."""
-        try:
-            found = response.json()
-        except (ValueError, RecursionError):
-            found = response.text
-        if isinstance(found, dict):
-            found = found.get("error") or found.get("message") or found.get("detail") or found
-        if isinstance(found, dict):
-            found = found.get("message") or found
-        return self._shown(str(found))[:300] or response.reason_phrase
-
-    def _shown(self, text: str) -> str:
-        """Tidy a text of the server's, without our key should it repeat it."""
-        words = " ".join(text.split())
-        return words.replace(self._key, "***") if self._key else words
+        return self._server.complete(body)
 
 
 def answer_pattern(may_abstain: bool) -> str:
     """Return a regular expression for answers in canonical form; a box without area fits it too."""
     answer = rf'({_GROUNDING}|\{{"absent": true\}})' if may_abstain else _GROUNDING
     return rf"<think>[^<]+</think><answer>{answer}</answer>"
-
-
-def _checked_address(url: str) -> str:
-    hint = "give an address such as http://localhost:8000/v1"
-    try:
-        parts = httpx.URL(url.strip())
-    except (httpx.InvalidURL, ValueError) as error:
-        raise ReasonerError("the server's address is not a URL", hint) from error
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise ReasonerError("the server's address does not start with http:// or https://", hint)
-    if parts.userinfo or parts.query:  # the address stands in errors and logs
-        raise ReasonerError("the server's address holds a password or a query", f"{hint}, and put the key into {KEY}")
-    plain = str(parts).rstrip("/").removesuffix("/chat/completions")
-    return plain if plain.endswith("/v1") else f"{plain}/v1"
 
 
 def _content(found: Any) -> tuple[str, list[Any]]:
@@ -263,16 +188,3 @@ def _confidence(answer: Answer, tokens: list[Any]) -> float | None:
 
 def _repair(error: AnswerError) -> str:
     return f"Your last answer could not be used: {error.what}. Look again and answer in the form asked for."
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait (RFC 9110, 10.2.3: a number of seconds or a date); 0 if it does not."""
-    asked = response.headers.get("Retry-After", "").strip()
-    if asked.isdecimal():
-        return float(asked[:9])
-    try:
-        date = parsedate_to_datetime(asked)
-    except ValueError:
-        return 0.0
-    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

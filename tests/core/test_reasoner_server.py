@@ -23,9 +23,10 @@ from medreasoner.contract.answer import AbsentAnswer, Box, GroundingAnswer, Poin
 from medreasoner.contract.errors import AnswerError, ReasonerError
 from medreasoner.instruction import instruction, instruction_hash
 from medreasoner.picture import Picture
-from medreasoner.reasoner import server as server_module
+from medreasoner.reasoner import chat
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.server import KEY, MODEL, URL, ServerReasoner, answer_pattern
+from medreasoner.reasoner.chat import KEY, MODEL, URL
+from medreasoner.reasoner.server import ServerReasoner, answer_pattern
 
 QUESTION = "Which organ makes bile?"
 SECRET = "sk-not-for-show-314159"
@@ -101,7 +102,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between tries, written down instead of slept."""
     found: list[float] = []
-    monkeypatch.setattr(server_module, "sleep", found.append)
+    monkeypatch.setattr(chat, "sleep", found.append)
     return found
 
 
