@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import b64decode
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -87,7 +86,7 @@ class Gate:
 
 
 def _user(request: Request, of_page: bool) -> User:
-    keeper: Any = request.app.state.gateway.doorkeeper
+    keeper: Doorkeeper = request.app.state.gateway.doorkeeper
     brought, client = request.headers.get("authorization", ""), request.client.host if request.client else None
     if not of_page:
         return keeper.user_of(brought, client)

@@ -38,7 +38,8 @@ class Collector:
         Raises:
             MedReasonerError: the archive is away, or the registry or the training's state cannot be read.
         """
-        images, scores = self._store.list_images(), self._scores()
+        images = set(self._store.list_images())
+        scores = self._scores(images)
         entries, champion = self._champions.entries(), self._champions.number()
         return Figures(
             images=len(images),
@@ -47,7 +48,7 @@ class Collector:
             champion=champion,
             modalities=_modalities(entries, champion),
             bins=binned([disagreement for disagreement, _ in scores.values()]),
-            next_cases=_next_cases(scores, set(images) - self._store.labelled(FINAL)),
+            next_cases=_next_cases(scores, images - self._store.labelled(FINAL)),
             training=_training(self._run.state()),
             trouble=trouble,
         )
@@ -70,14 +71,13 @@ class Collector:
             said = None
         return date.fromisoformat(said[:10]) if said else datetime.fromtimestamp(stamp / 1e9, timezone.utc).date()
 
-    def _scores(self) -> dict[str, tuple[float, str]]:
-        """Disagreement and question of every scored image, by image."""
+    def _scores(self, images: set[str]) -> dict[str, tuple[float, str]]:
+        """Disagreement and question of those images that are scored, by image."""
         found = {}
         for image, notes in self._store.notes().items():
             note = notes.get(NOTE, {})
-            disagreement = note.get("scores", {}).get("disagreement")
-            if disagreement is not None:
-                found[image] = float(disagreement), str(note.get("question", ""))
+            if image in images and "disagreement" in note.get("scores", {}):
+                found[image] = float(note["scores"]["disagreement"]), str(note.get("question", ""))
         return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from monailabel_app.gateway.loop.figures import BINS, Checkpoint, Modality
 
 _INCHES = (4.7, 2.5)  # about its width on the page at 96 pixels an inch, so that 9 pt stay readable on a phone too
-_SETTINGS = {
+_SETTINGS: Any = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text: small files, the reader's own font
     "svg.hashsalt": "medreasoner",  # equal figures make equal files
