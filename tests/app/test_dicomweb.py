@@ -177,6 +177,17 @@ def test_labels_are_seen_at_once_here_and_by_other_servers(store: DicomWebDatast
     assert again.get_labels_by_image_id(image_id) == {"final": image_id, "original": image_id}
 
 
+def test_a_study_stands_for_its_patient_and_notes_stay_on_this_machine(
+    store: DicomWebDatastore, files: dict[str, list[Path]], url: str, tmp_path: Path
+) -> None:
+    image = uid_of(files[KINDS[0]])
+    assert store.subject_of(image) == dcmread(files[KINDS[0]][0]).StudyInstanceUID
+    store.update_image_info(image, {"x": 1})
+    again = DicomWebDatastore(url, SETTINGS, tmp_path / "home")
+    assert again.notes() == {image: {"x": 1}}
+    assert again.get_image_info(image)["x"] == 1
+
+
 def test_a_series_that_grows_is_fetched_again(url: str, tmp_path: Path) -> None:
     slices = sorted(series(tmp_path / "growing", count=4).iterdir(), reverse=True)
     archive = Archive(url, SETTINGS)
