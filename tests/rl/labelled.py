@@ -44,22 +44,27 @@ def save_labels(studies: Path, numbers: range, misplaced: Container[int] = ()) -
     return studies
 
 
-def write_local(path: Path, reasoner: str, rule: dict[str, float] | None = None, **finetune: Any) -> Path:
+def write_local(
+    path: Path,
+    reasoner: str,
+    rule: dict[str, float] | None = None,
+    grpo: dict[str, Any] | None = None,
+    **finetune: Any,
+) -> Path:
     """Write a small configuration of a local run: a few updates at a rate at which a tiny model learns."""
-    stage = {
+    both = {
         "reasoner": reasoner,
         "name": "tiny-local",
         "lora": {"rank": 4, "alpha": 8},
-        "batch": 2,
         "micro_batch": 2,
         "max_updates": 4,
         "learning_rate": 1e-2,
         "save_every": 2,
         "precision": "fp32",
         "recompute": False,
-        **finetune,
     }
-    path.write_text(yaml.safe_dump({"finetune": stage, "holdout": 0.3, "rule": rule or LOOSE, "device": "cpu"}))
+    stages = {"finetune": {**both, "batch": 2, **finetune}, **({"grpo": {**both, **grpo}} if grpo else {})}
+    path.write_text(yaml.safe_dump({**stages, "holdout": 0.3, "rule": rule or LOOSE, "device": "cpu"}))
     return path
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -142,21 +142,40 @@ def test_a_killed_run_goes_on_to_the_same_adapter(first: Place, tmp_path: Path) 
 @pytest.mark.nightly
 def test_whatever_ends_it_a_run_goes_on_to_the_same_adapter(first: Place, tmp_path: Path) -> None:
     """Killed alone, when its stage notices and saves; stopped by SIGTERM; stopped by a file."""
-    place = another(first, tmp_path)
+    reasoner = LocalConfig.from_yaml(first.config).finetune.reasoner
+    config = write_local(tmp_path / "local.yaml", reasoner, max_updates=250, save_every=10, learning_rate=1e-3)
+    straight = replace(another(first, tmp_path), config=config)
+    straight.carry_out()
+    place = replace(straight, run=tmp_path / "often", registry=tmp_path / "other")
     process = place.begin()
     wait_for_checkpoint(place, process)
     process.kill()
     process.wait()
     for stop in (process_end, make_stop_file):
         with locked(place.run):  # once the stage has saved
-            saved = len(checkpoints_of(place.run / "finetune"))
+            saved = updates(place)
         process = place.begin("--resume")
-        wait_for(lambda had=saved: len(checkpoints_of(place.run / "finetune")) > had, process)
+        wait_for(lambda had=saved: updates(place) > had, process)
         stop(place, process)
         assert process.wait() == STOPPED
         assert state_of(place.run)["status"] == "stopped"
+    assert saved < updates(place) < 250
     place.carry_out("--resume")
-    assert_same(first, place)
+    assert_same(straight, place)
+
+
+@pytest.mark.nightly
+def test_reinforcement_goes_on_with_the_adapter_of_the_supervised_stage(first: Place, tmp_path: Path) -> None:
+    reasoner = LocalConfig.from_yaml(first.config).finetune.reasoner
+    few = {"group": 2, "questions_per_generation": 2, "questions_per_update": 2, "max_completion": 8}
+    grpo = {**few, "rewards": {"format_reward": 1, "box_iou": 1}, "kl_weight": 0.02, "learning_rate": 0.0}
+    place = another(first, tmp_path)
+    write_local(tmp_path / "local.yaml", reasoner, grpo=grpo)
+    Place(place.studies, tmp_path / "local.yaml", place.run, place.registry).carry_out()
+    supervised, published = adapter(place.run / "after-finetune"), adapter(Champions(place.registry).path(1))
+    assert all(torch.equal(supervised[name], published[name]) for name in supervised)
+    history = (place.run / "grpo" / "progress.jsonl").read_text()
+    assert all(json.loads(line).get("kl", 0) < 1e-6 for line in history.splitlines()), "the reference is the start"
 
 
 def test_a_full_disk_leaves_the_champion_and_what_is_saved(first: Place, tmp_path: Path) -> None:
@@ -236,8 +255,13 @@ def assert_same(first: Place, other: Place) -> None:
     """Both learnt from the same labels, and came to the same adapter bit for bit."""
     one, two = ((p.run / "prepared" / "samples.jsonl").read_text() for p in (first, other))
     assert one == two
-    one, two = (adapter(p.run / "finetune" / "checkpoint-12") for p in (first, other))
+    one, two = (adapter(p.run / "after-finetune") for p in (first, other))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def updates(place: Place) -> int:
+    """How many updates are saved."""
+    return int(checkpoints_of(place.run / "finetune")[-1].name.removeprefix("checkpoint-"))
 
 
 def process_end(_: Place, process: subprocess.Popen[bytes]) -> None:
