@@ -58,6 +58,7 @@ class Run:
             Stopped: SIGTERM came; the same run can be gone on with.
             MedReasonerError: labels, weights or disk do not allow it.
         """
+        self.champions.entries()  # a damaged registry is told before an hour of training, not after it
         base = base_of(self.config.finetune.reasoner)
         parent = self._parent()
         adapter = adapter_of(self.champions.champion(), base)

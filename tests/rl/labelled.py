@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ def write_local(
     reasoner: str,
     rule: dict[str, float] | None = None,
     grpo: dict[str, Any] | None = None,
+    launch: Sequence[str] = (),
     **finetune: Any,
 ) -> Path:
     """Write a small configuration of a local run: a few updates at a rate at which a tiny model learns."""
@@ -64,7 +65,8 @@ def write_local(
         "recompute": False,
     }
     stages = {"finetune": {**both, "batch": 2, **finetune}, **({"grpo": {**both, **grpo}} if grpo else {})}
-    path.write_text(yaml.safe_dump({**stages, "holdout": 0.3, "rule": rule or LOOSE, "device": "cpu"}))
+    run = {"launch": list(launch), "holdout": 0.3, "rule": rule or LOOSE, "device": "cpu"}
+    path.write_text(yaml.safe_dump({**stages, **run}))
     return path
 
 

@@ -165,6 +165,24 @@ def test_whatever_ends_it_a_run_goes_on_to_the_same_adapter(first: Place, tmp_pa
 
 
 @pytest.mark.nightly
+def test_two_processes_train_behind_a_launcher_and_stop_together(first: Place, tmp_path: Path) -> None:
+    reasoner = LocalConfig.from_yaml(first.config).finetune.reasoner
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    many = {"max_updates": 400, "save_every": 10, "micro_batch": 1, "learning_rate": 1e-3}
+    config = write_local(tmp_path / "local.yaml", reasoner, launch=launch, **many)
+    place = replace(another(first, tmp_path), config=config)
+    process = place.begin()
+    wait_for_checkpoint(place, process)
+    process.terminate()
+    assert process.wait() == STOPPED
+    assert updates(place) < 400
+    write_local(config, reasoner, launch=launch, **{**many, "max_updates": updates(place) + 2})
+    place.carry_out("--resume")
+    assert state_of(place.run)["status"] == "published"
+    assert json.loads((place.run / "finetune" / "run.json").read_text())["devices"] == 2
+
+
+@pytest.mark.nightly
 def test_reinforcement_goes_on_with_the_adapter_of_the_supervised_stage(first: Place, tmp_path: Path) -> None:
     reasoner = LocalConfig.from_yaml(first.config).finetune.reasoner
     few = {"group": 2, "questions_per_generation": 2, "questions_per_update": 2, "max_completion": 8}
@@ -238,8 +256,8 @@ def test_what_a_local_run_cannot_be_told(tmp_path: Path, changes: dict, what: st
 def test_several_gpus_get_the_same_command_through_a_launcher(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = write_local(tmp_path / "local.yaml", "embedded")
-    config.write_text(config.read_text() + "launch: [accelerate, launch, --num_processes, '8']\n")
+    launch = ["accelerate", "launch", "--num_processes", "8"]
+    config = write_local(tmp_path / "local.yaml", "embedded", launch=launch)
     local.main(["studies", "--output", "run", "--config", str(config), "--dry-run"])
     said = capsys.readouterr().out
     assert said.startswith("accelerate launch --num_processes 8 -m rl_training.finetune run/finetune.yaml")
