@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from medreasoner.contract.errors import MedReasonerError
@@ -128,6 +129,7 @@ def _said(record: LabelRecord) -> tuple[str, str]:
     return said["kind"], looks["looks"] if looks and said["name"] == record.target else ""
 
 
+@cache  # a volume is asked for several times, and takes a while to read
 def _content(image: Path) -> str:
     """Stand for a patient whom no file names: the same picture under two names is the same patient."""
     return hashlib.sha256(image.read_bytes()).hexdigest() if image.is_file() else image.name

@@ -63,7 +63,6 @@ class Run:
         parent = self._parent()
         adapter = adapter_of(self.champions.champion(), base)
         self._prepare()
-        cases_in(self._prepared, self.config.rule.cases)  # an hour of training would be for nothing
         for at, (name, stage) in enumerate(self.config.stages.items()):
             self._train(name, replace(stage, adapter=adapter), at)
             adapter = str(make_challenger(self.folder / name, stage.reasoner, base, self.folder / f"after-{name}"))
@@ -79,7 +78,8 @@ class Run:
             write_durably(file, json.dumps(number).encode())
         if (began := json.loads(file.read_text(encoding="utf-8"))) != number:
             raise CheckpointError(
-                f"the run began from number {began}, and {number} is the champion now", "start a new run from that one"
+                f"the run began from number {began}, and {number} is the champion now",
+                'begin anew, in a new folder or with {"restart": true}',
             )
         return number
 
@@ -95,6 +95,7 @@ class Run:
         with new_folder(self._prepared) as folder:
             shares = {"train": 1 - share, "val": 0.0, "test": share}
             card = prepare(reader, self.labels, folder, shares, leave_out_bad=True)
+            cases_in(folder, self.config.rule.cases)  # else an hour of training would be for nothing
         left_out = card["boxes_and_points"].get("left out", 0)
         self.diary.note(progress=_PREPARED, message=f"{left_out} labels cannot be used" if left_out else "")
 

@@ -217,8 +217,18 @@ def test_a_few_labels_are_refused_before_anything_is_trained(first: Place, tmp_p
     place = Place(first.studies, config, tmp_path / "run", tmp_path / "registry")
     with pytest.raises(SystemExit):
         place.carry_out()
-    assert "the hold-out has" in state_of(place.run)["message"]
-    assert not (place.run / "finetune").exists()
+    state = state_of(place.run)
+    assert state["status"] == "failed" and "the hold-out has" in state["message"]
+    assert {p.name for p in place.run.iterdir() if p.is_dir()} == set(), "the next start takes the labels of then"
+
+
+def test_a_run_does_not_mix_two_champions(first: Place, tmp_path: Path) -> None:
+    place = another(first, tmp_path)
+    place.run.mkdir()
+    (place.run / "parent.json").write_text("7")
+    with pytest.raises(SystemExit):
+        place.carry_out()
+    assert "began from number 7, and 0 is the champion now" in state_of(place.run)["message"]
 
 
 def test_new_patients_never_move_the_old_ones(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ class Training(TrainTask):
             process = subprocess.Popen(  # a session of its own: it goes on when the server ends
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        os.setpriority(os.PRIO_PROCESS, process.pid, self._settings.training_nice)
+        least = os.getpriority(os.PRIO_PROCESS, 0)  # nobody may take a priority above the server's own
+        os.setpriority(os.PRIO_PROCESS, process.pid, max(least, self._settings.training_nice))
         return process
 
 
