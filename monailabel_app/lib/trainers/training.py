@@ -70,7 +70,7 @@ class Training(TrainTask):
             )
         with self._starting:
             self._check_can_train()
-            if self._alive():
+            if self.runs:
                 raise TrainingRefused("a training runs already", "wait for its end, or stop it: DELETE /train/")
             state = None if request.get("restart") else self._run.state()
             anew = state is None or state["status"] in OVER
@@ -89,7 +89,7 @@ class Training(TrainTask):
         Raises:
             TrainingRefused: there never was one.
         """
-        alive, state = self._alive(), self._run.state()
+        alive, state = self.runs, self._run.state()
         if state is None and self._process is None:
             raise _NoTraining("nothing was trained here yet", "start a training: POST /train/medreasoner")
         if state is None:  # its first second, or it ended before it could write its state
@@ -108,18 +108,15 @@ class Training(TrainTask):
 
     @property
     def runs(self) -> bool:
-        """Whether a training is at work."""
-        return self._alive()
+        """Whether a training is at work: one that was started here, or one whose process holds its lock."""
+        started_here = self._process is not None and self._process.poll() is None
+        return started_here or self._run.alive()
 
     def stop(self) -> dict[str, Any]:
         """Let the training save and stop, which takes up to an update's time; raises as `report`."""
-        if self._alive():
+        if self.runs:
             self._run.ask_to_stop()
         return self.report()
-
-    def _alive(self) -> bool:
-        started_here = self._process is not None and self._process.poll() is None
-        return started_here or self._run.alive()
 
     def _check_can_train(self) -> None:
         if missing := [name for name in _NEEDED if find_spec(name) is None]:
