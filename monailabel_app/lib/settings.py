@@ -46,7 +46,7 @@ class Settings:
     training_nice: int = _knob(10, "how far the training gives way to answers: 0, not at all, to 19", at_least=0)
     scoring: bool = _knob(False, "score unlabelled images in idle time, for the strategies that go by it")
     worklist: str = _knob("", "YAML file of what to ask when scoring; example: the one that ships; empty: as labelled")
-    score_samples: int = _knob(5, "answers drawn to each question when scoring", "answers", at_least=2)
+    score_samples: int = _knob(3, "answers drawn to each question when scoring", "answers", at_least=2)
     score_questions: int = _knob(3, "most questions asked about one image when scoring", "questions", at_least=1)
     device: str = _knob("", "cpu or cuda; empty: a GPU where there is one")
     cached_volumes: int = _knob(4, "opened volumes kept in memory", "volumes", at_least=1)
