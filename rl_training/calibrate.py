@@ -39,7 +39,8 @@ from rl_training.sft import load_model
 def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures: Any, batch: int = 8) -> list[float]:
     """Return logit("asks") - logit("points") at the verdict of every case, in nats."""
     words = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" points", " asks")]
-    found = []
+    found: list[float] = []
+    device = model.device
     for at in range(0, len(cases), batch):
         some = cases[at : at + batch]
         rows = []
@@ -48,12 +49,15 @@ def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures:
             opening = f"<think>This is {article(kind)} {kind}. The question"
             rows.append(feed.prompt(case.question) + tokenizer(opening, add_special_tokens=False)["input_ids"])
         length = max(map(len, rows))
-        ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows])
+        ids = torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows], device=device)
         start = (ids == model.config.image_token_id).int().argmax(1)
         shown = np.stack([pictures[feed.samples[case.row]["picture_row"]] for case in some])
-        seen = vision_tokens(model.model.visual, to_patches(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255))
+        patches = to_patches(torch.from_numpy(shown).to(device).permute(0, 3, 1, 2).float() / 255)
+        seen = vision_tokens(model.model.visual, patches)
         embedded = model.model.language_model.embed_tokens(ids)
-        places = (start[:, None] + torch.arange(seen.shape[1]))[..., None].expand(-1, -1, embedded.shape[-1])
+        places = (start[:, None] + torch.arange(seen.shape[1], device=device))[..., None].expand(
+            -1, -1, embedded.shape[-1]
+        )
         embedded = embedded.scatter(1, places, seen)
         grid = int(seen.shape[1] ** 0.5)
         states, _ = text_states(model.model.language_model, embedded, rotary_positions(start, length, grid))
@@ -103,7 +107,8 @@ def main() -> None:
     feed = Feed(samples, training_entries(args.data), [], tokenizer, SftConfig())
     drawn = [case for seed in range(args.draws) for case in cases_of(samples, args.data, args.split, seed)]
     cases = list(dict.fromkeys(drawn))[:: args.every]
-    own = margins(load_model(args.folder, torch.device("cpu")).eval(), tokenizer, feed, cases, pictures)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    own = margins(load_model(args.folder, device).eval(), tokenizer, feed, cases, pictures)
     doubts = doubts_of(cases, samples, args.folder) if card.wording_weight else [0.0] * len(cases)
     found = [limited(o, card.verdict_limit) + card.wording_weight * d for o, d in zip(own, doubts, strict=True)]
     present = [m for m, c in zip(found, cases, strict=True) if not c.absent]

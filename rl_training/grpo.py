@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,11 @@ from trl.trainer.grpo_config import GRPOConfig as TrlArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from medreasoner import geometry
 from medreasoner.contract.errors import MedReasonerError
 from rl_training.checkpoints import SafeCheckpoints
 from rl_training.config import GrpoConfig
-from rl_training.rewards import REWARDS, masks_from
+from rl_training.rewards import REWARDS, iou, masks_from
 from rl_training.rewards.combining import Reward
-from rl_training.rewards.reading import scored
 from rl_training.rows import Canvas
 from rl_training.running import command
 from rl_training.stage import Start, adapters, common_arguments, devices, with_given_adapter
@@ -78,12 +75,6 @@ class Policy(SafeCheckpoints, GRPOTrainer):
         for name in [n for n in self._metrics["eval"] if n.endswith("std")]:
             del self._metrics["eval"][name]
         super().log(logs, start_time)
-
-
-def iou(completions: Sequence[Any], box: Sequence[Any], points: Sequence[Any], **_: Any) -> list[float | None]:
-    """Plain box IoU, in [0, 1]; None where the target is absent, which TRL leaves out of the mean."""
-    values = scored(completions, box, points, lambda answer, truth: geometry.box_iou(answer.box, truth.box))
-    return [None if truth is None else value for truth, value in zip(box, values, strict=True)]
 
 
 def reward_functions(config: GrpoConfig) -> list[Any]:

@@ -108,7 +108,8 @@ class Sampler:
             use_cache=True,
         ).last_hidden_state
         group = self._rows // count
-        for index, layer in enumerate(cache.layers):
+        layers: Any = cache.layers
+        for index, layer in enumerate(layers):
             for half, kept in enumerate((layer.keys, layer.values)):
                 self._cache[index, half, :, :, :longest] = kept.repeat_interleave(group, 0)
         self._seen.zero_()
@@ -134,7 +135,7 @@ class Sampler:
         return self._logits
 
     def _record(self) -> None:
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):  # so that libraries have made what they make at first use

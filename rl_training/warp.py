@@ -23,7 +23,7 @@ class Freedom:
 
 
 def warp_batch(
-    pictures: torch.Tensor, masks: torch.Tensor, freedom: Freedom, generator: torch.Generator
+    pictures: torch.Tensor, masks: torch.Tensor, freedom: Freedom, generator: torch.Generator, strength: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotate, scale, shift and flip each picture with its mask, then vary its intensities.
 
@@ -32,6 +32,7 @@ def warp_batch(
         masks: (batch, side, side) float of zeros and ones; all-zero masks (absent targets) move freely.
         freedom: which pictures may be warped and flipped.
         generator: source of randomness, on the same device.
+        strength: multiplies every range of the move: 18 degrees, a factor of 1.35, a stretch of 1.1, 0.11 sides.
 
     Returns:
         pictures and masks of the same shapes.
@@ -41,8 +42,9 @@ def warp_batch(
     def uniform(low: float, high: float) -> torch.Tensor:
         return torch.rand(count, device=device, generator=generator) * (high - low) + low
 
-    angle, scale = uniform(-1, 1) * math.radians(18), torch.exp(uniform(-0.30, 0.30))
-    stretch, shift_x, shift_y = torch.exp(uniform(-0.10, 0.10)), uniform(-0.22, 0.22), uniform(-0.22, 0.22)
+    angle, scale = strength * uniform(-1, 1) * math.radians(18), torch.exp(strength * uniform(-0.30, 0.30))
+    stretch = torch.exp(strength * uniform(-0.10, 0.10))
+    shift_x, shift_y = strength * uniform(-0.22, 0.22), strength * uniform(-0.22, 0.22)
     mirror = torch.where(freedom.flip_horizontal & (uniform(0, 1) < 0.5), -1.0, 1.0)
     turn = torch.where(freedom.flip_vertical & (uniform(0, 1) < 0.5), -1.0, 1.0)
     still = ~freedom.warp

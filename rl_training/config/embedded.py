@@ -1,11 +1,13 @@
-"""Every knob of the embedded reasoner's supervised stage (rl_training/sft.py), with its unit."""
+"""Every knob of the embedded reasoner's two stages (rl_training/sft.py, embedded_grpo.py), with its unit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medreasoner.contract.errors import MedReasonerError
 from rl_training.config.reading import read_yaml
+from rl_training.rewards import REWARDS
 
 
 @dataclass(frozen=True)
@@ -39,5 +41,63 @@ class SftConfig:
 
     @classmethod
     def from_yaml(cls, path: Path) -> SftConfig:
+        """Read a YAML file; raises `MedReasonerError` naming what does not fit."""
+        return read_yaml(path, cls)
+
+
+@dataclass(frozen=True)
+class EmbeddedGrpoConfig:
+    """Reinforcement learning of the embedded reasoner by low-rank adapters (rl_training/embedded_grpo.py)."""
+
+    rewards: dict[str, float] = field(default_factory=dict)  # name -> weight (docs/rewards.md); none: supervised only
+    supervised_weight: float = 0.0  # of the supervised stage's loss on the same pictures and questions
+    steps: int = 300  # of the whole schedule, all runs of it together
+    questions: int = 32  # a step
+    group: int = 16  # answers to each
+    micro_batch: int = 8  # questions whose answers are in memory at a time
+    rank: int = 16
+    alpha: int = 32
+    learning_rate: float = 2e-4  # peak
+    warmup: int = 10  # steps
+    kl_weight: float = 0.02  # of the low-variance estimator of the divergence from the start
+    clip_gradient: float = 1.0  # norm
+    prompt: int = 208  # tokens of the longest prompt, 144 of them the picture's
+    answer: int = 128  # tokens of the longest answer; longer ones are cut and earn nothing
+    absent_share: float = 0.12  # see SftConfig for this and the next four
+    warp_share: float = 0.65
+    warp_strength: float = 1.0  # of the moves, see rl_training.warp
+    roughen: float = 0.25
+    balance: float = 0.3
+    max_question: int = 48
+    validate_every: int = 100  # steps; 0: never
+    validation_questions: int = 192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.rewards if name not in REWARDS]:
+            raise MedReasonerError(f"no such rewards: {unknown}", f"choose from {', '.join(REWARDS)}")
+        if not self.rewards and not self.supervised_weight:
+            raise MedReasonerError("nothing is rewarded or taught", "set rewards, supervised_weight or both")
+        if self.questions % self.micro_batch:
+            raise MedReasonerError(
+                f"{self.questions} questions do not divide into micro-batches of {self.micro_batch}",
+                "change micro_batch",
+            )
+
+    def supervised(self) -> SftConfig:
+        """Return what the supervised stage's data and losses take, without its mask heads."""
+        return SftConfig(
+            batch=self.questions,
+            max_question=self.max_question,
+            absent_share=self.absent_share,
+            warp_share=self.warp_share,
+            roughen=self.roughen,
+            balance=self.balance,
+            mask_layers=(),
+            seed=self.seed,
+        )
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> EmbeddedGrpoConfig:
         """Read a YAML file; raises `MedReasonerError` naming what does not fit."""
         return read_yaml(path, cls)

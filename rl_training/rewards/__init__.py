@@ -1,6 +1,6 @@
 """Rewards for GRPO: plain functions as TRL calls them, one float a completion. docs/rewards.md lists all of them."""
 
-from rl_training.rewards.beyond import absent, brevity, mask_dice, masks_from
+from rl_training.rewards.beyond import absent, brevity, iou, mask_dice, masks_from
 from rl_training.rewards.combining import REWARDS, combine
 from rl_training.rewards.paper import (
     base,
@@ -26,6 +26,7 @@ __all__ = [
     "brevity",
     "combine",
     "format_reward",
+    "iou",
     "mask_dice",
     "masks_from",
     "paper_hard",

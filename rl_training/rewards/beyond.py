@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medreasoner import geometry
 from medreasoner.contract.answer import AbsentAnswer, Box, GroundingAnswer, Point
 from medreasoner.contract.errors import AnswerError, MedReasonerError
 from medreasoner.expert.protocol import SegmentationExpert
 from medreasoner.metrics import dice
 from medreasoner.picture import Picture
-from rl_training.rewards.reading import BoxColumn, Completion, read, text_of
+from rl_training.rewards.reading import BoxColumn, Completion, PointsColumn, read, scored, text_of
 
 MaskOf = Callable[[Picture, Box, tuple[Point, Point]], NDArray[np.bool_]]
 
@@ -64,6 +65,12 @@ def absent(completions: Sequence[Completion], box: BoxColumn, **_: Any) -> list[
         float(truth is None and isinstance(read(text_of(completion)), AbsentAnswer))
         for completion, truth in zip(completions, box, strict=True)
     ]
+
+
+def iou(completions: Sequence[Completion], box: BoxColumn, points: PointsColumn, **_: Any) -> list[float | None]:
+    """Plain box IoU, in [0, 1], which is logged beside the rewards; None where the target is absent."""
+    values = scored(completions, box, points, lambda answer, truth: geometry.box_iou(answer.box, truth.box))
+    return [None if truth is None else value for truth, value in zip(box, values, strict=True)]
 
 
 def brevity(
