@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from medreasoner.contract.errors import MedReasonerError
 from medreasoner.evaluation.kinds import ABSENT_KINDS, cannot_show, kind_of, kinds_that_may_show
 from medreasoner.evaluation.questions import Entry, choose, name_of
 from medreasoner.instruction import instruction
@@ -95,6 +96,12 @@ class Feed:
         self.rows_by_kind: dict[str, list[int]] = {}
         for i in self.rows:
             self.rows_by_kind.setdefault(self.kinds[i], []).append(i)
+        self.crossings = {
+            (kind, name)
+            for kind in self.rows_by_kind
+            for name, shown in self.target_kinds.items()
+            if cannot_show(kind, shown)
+        }
         self.absent_questions = absent_questions
         self._known: dict[str, list[int]] = {}
         image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * (config.canvas // 28) ** 2
@@ -123,13 +130,17 @@ class Feed:
             row = rng.choices(self.rows, self.weights)[0]
             name = str(name_of(self.samples[row], self.entries))
             return row, choose(self.entries[name], self.config.mix, rng)[1], name, True, ""
-        if rng.random() < 0.5 and self.absent_questions:
+        if self.absent_questions and (rng.random() < 0.5 or not self.crossings):
             return self._draw_listed(rng)
-        while True:
+        while self.crossings:
             row = rng.choices(self.rows, self.weights)[0]
             name = rng.choice(list(self.target_kinds))
-            if cannot_show(self.kinds[row], self.target_kinds[name]):
+            if (self.kinds[row], name) in self.crossings:
                 return row, choose(self.entries[name], self.config.mix, rng)[1], name, False, name
+        raise MedReasonerError(
+            "nothing can be asked for that is absent: every target may be on every picture",
+            "set absent_share to 0, or add absent_questions.json",
+        )
 
     def _draw_listed(self, rng: random.Random) -> tuple[int, str, str, bool, str]:
         where, heading, question = rng.choice(self.absent_questions)

@@ -11,7 +11,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from medreasoner.contract.errors import MedReasonerError
-from rl_training import finetune, grpo
+from rl_training import embedded_grpo, finetune, grpo
 from rl_training.config import FinetuneConfig, GrpoConfig, Lora, Stage
 from rl_training.plan import GIB, memory, updates
 from rl_training.rewards import REWARDS, paper_hard, paper_soft
@@ -23,13 +23,14 @@ CONFIGS = Path(str(files("rl_training"))) / "configs"
 STAGES = {
     "smoke_sft": FinetuneConfig,
     "smoke": GrpoConfig,
-    "embedded_grpo": GrpoConfig,
+    "embedded_trl": GrpoConfig,
     "lingshu_7b_sft": FinetuneConfig,
     "lingshu_7b_soft": GrpoConfig,
     "lingshu_7b_hard": GrpoConfig,
     "lingshu_7b_base": GrpoConfig,
     "qwen2_5_vl_3b_lora": GrpoConfig,
 }
+EMBEDDED = ("embedded_grpo", "embedded_grpo_hard", "embedded_grpo_mask", "embedded_more_sft")
 
 
 def read(name: str) -> Stage:
@@ -50,7 +51,19 @@ def seven() -> Shape:
 
 def test_all_configurations_are_covered() -> None:
     others = {"embedded_sft", "expert", "local"}  # read by commands of their own
-    assert {p.stem for p in CONFIGS.glob("*.yaml")} - others == set(STAGES)
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} - others - set(EMBEDDED) == set(STAGES)
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_grpo_of_the_embedded_reasoner_prints_its_configuration_and_stops(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIGS / f"{name}.yaml"
+    embedded_grpo.main([str(config), "--data", "none", "--packed", "none", "--out", "none", "--dry-run"])
+    shown = capsys.readouterr().out
+    values = yaml.safe_load(config.read_text())
+    assert all(f"{key}=" in shown for key in values)
+    assert all(f"'{reward}'" in shown for reward in values.get("rewards", {}))
 
 
 @pytest.mark.parametrize("name", [n for n in STAGES if not n.startswith("smoke")])

@@ -147,6 +147,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Pa
     torch.manual_seed(0)
     settings = configuration(tokenizer)
     state = Qwen2_5_VLForConditionalGeneration(settings).state_dict()
+    state["model.language_model.embed_tokens.weight"] *= 15  # else no state of this width could prefer a word
     save_quantised({name: tensor for name, tensor in state.items() if name != "lm_head.weight"}, base)
     tokenizer.save_pretrained(base)
     settings.save_pretrained(base)
@@ -200,6 +201,13 @@ def test_rewards_reach_the_answers_they_belong_to(collection: tuple[Path, Path, 
     assert scores["iou"] == [1.0, 0.0, None, None]
     assert scores["paper_soft"][0] > 3
     assert scores["paper_soft"][1:] == [2, 2, 2]  # readable, with reasoning
+
+
+def test_a_collection_without_anything_absent_says_so(collection: tuple[Path, Path, Path]) -> None:
+    run, pictures, masks = start_run(collection, group=2, answer=4, absent_share=1.0)
+    run.feed.absent_questions = []  # of one target on one kind of image: no other picture to ask for it on
+    with pytest.raises(MedReasonerError, match="nothing can be asked for that is absent"):
+        run.train_step(pictures, masks)
 
 
 def command(collection: tuple[Path, Path, Path], out: Path, config: Path, *more: object) -> None:
