@@ -103,8 +103,14 @@ def _absent_rows(data: Path, split: str, by_image: dict[Path | bytes, Example], 
 class Canvas:
     """Rows as the reasoner sees them: opened when asked for, the last few kept."""
 
-    def __init__(self, rows: list[Row], card: ReasonerCard) -> None:
+    def __init__(self, rows: list[Row], card: ReasonerCard, augment: bool = False, seed: int = 0) -> None:
+        """Take the rows, the card that says how they are shown, and whether each is moved and varied.
+
+        A row's move follows from the seed and its number alone, so that all processes show one group the same picture
+        and a resumed run goes on with the same; several `wordings` of a target are moved differently.
+        """
         self.rows, self.card = rows, card
+        self._moved = _Moves(card.canvas, seed) if augment else None
         self.shown = lru_cache(maxsize=_OPEN)(self._shown)
 
     def __len__(self) -> int:
@@ -113,6 +119,8 @@ class Canvas:
     def _shown(self, index: int) -> Shown:
         """Open a row; raises `DataError` naming it."""
         row = self.rows[index]
+        if self._moved is not None:
+            return self._moved(row, index)
         seen = row.example.picture()
         fit = Letterbox.of(seen.width, seen.height, self.card.canvas)
         picture = Picture(fit.picture(seen.pixels), modality=row.example.modality)
@@ -150,6 +158,27 @@ class Canvas:
             "picture": shown.picture,
             "mask": shown.mask,
         }
+
+
+class _Moves:
+    """Shows a row moved and varied by MONAI's transforms, which are imported for nothing else here."""
+
+    def __init__(self, canvas: int, seed: int) -> None:
+        from rl_training.dataset.augmentation import moving_chain
+        from rl_training.dataset.loading import LoadExample
+
+        self._load, self._chain, self._seed = LoadExample(canvas), moving_chain(), seed
+
+    def __call__(self, row: Row, index: int) -> Shown:
+        given = self._load(row.example) | {"question": row.question}
+        data: Any = self._chain.set_random_state(self._seed + index)(given)
+        pixels = (data["image"].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        picture = Picture(np.ascontiguousarray(pixels), modality=row.example.modality)
+        if data["absent"]:
+            return Shown(row, picture, None, None)
+        first, second = (Point(*point) for point in data["points"].tolist())
+        mask = data["mask"][0].numpy() > 0 if "mask" in data else None
+        return Shown(row, picture, mask, (Box(*data["box"].tolist()), (first, second)))
 
 
 def user_turn(question: str, card: ReasonerCard) -> list[dict[str, Any]]:

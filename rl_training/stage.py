@@ -78,7 +78,8 @@ def load_model(config: Stage, folder: Path) -> Any:
 def canvases(config: Stage, data: Path, card: ReasonerCard) -> tuple[Canvas, Canvas | None]:
     """Return the training rows, and the validation rows where they are asked for."""
     absent = config.absent_share if card.may_abstain else 0.0
-    train = Canvas(rows_of(data, "train", absent, config.wordings, config.seed), card)
+    rows = rows_of(data, "train", absent, config.wordings, config.seed)
+    train = Canvas(rows, card, config.augment, config.seed)
     if not config.validate_every:
         return train, None
     held = rows_of(data, "val", absent, 1, config.seed)[: config.validation_questions]

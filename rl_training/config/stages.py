@@ -49,6 +49,7 @@ class Stage(ABC):
     may_abstain: bool | None = None
     absent_share: float = 0.1  # of the questions, at most, ask for what is not there, if the reasoner may say so
     wordings: int = 1  # questions about each target in an epoch
+    augment: bool = False  # move and vary each question's picture (rl_training.dataset.augmentation)
     epochs: float = 1.0
     max_updates: int = 0  # 0: as many as the epochs have
     micro_batch: int = 1  # examples, or completions, a device at a time

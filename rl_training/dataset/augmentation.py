@@ -69,16 +69,12 @@ def training_chain(canvas: int, mix: Mapping[str, float] | None = None, seed: in
 
     Loading is the only step without chance, and the one that a caching data set keeps.
     """
-    steps = [
-        LoadExample(canvas),
-        RandQuestiond(mix or MIX),
-        RandFlipTargetd(),
-        RandAffineTargetd(),
-        RandCropTargetd(),
-        *grey_levels(),
-        Numbersd(),
-    ]
-    return Compose(steps).set_random_state(seed)
+    return Compose([LoadExample(canvas), RandQuestiond(mix or MIX), moving_chain()]).set_random_state(seed)
+
+
+def moving_chain() -> Compose:
+    """Loaded dictionary with its question -> flipped, turned, cropped, varied in grey levels, in whole numbers."""
+    return Compose([RandFlipTargetd(), RandAffineTargetd(), RandCropTargetd(), *grey_levels(), Numbersd()])
 
 
 def validation_chain(canvas: int, mix: Mapping[str, float] | None = None, seed: int = 0) -> Compose:

@@ -112,6 +112,33 @@ def test_absent_rows_keep_their_share_and_have_no_place(data: Path) -> None:
     assert len(rows_of(data, "train", wordings=3)) == 12
 
 
+def test_augmented_rows_move_picture_mask_box_and_points_together(data: Path) -> None:
+    card = replace(CARD, canvas=168)
+    rows = rows_of(data, "train", absent_share=0.2, wordings=3)
+    plain, moved = Canvas(rows, card), Canvas(rows, card, augment=True)
+    seen = set()
+    for index, row in enumerate(rows):
+        shown = moved.shown(index)
+        assert shown.picture.pixels.shape == (168, 168, 3)
+        assert not np.array_equal(shown.picture.pixels, plain.shown(index).picture.pixels)
+        seen.add(shown.picture.content_hash)
+        if row.example.absent:
+            assert shown.mask is shown.place is None
+            continue
+        assert shown.mask is not None
+        assert shown.place is not None
+        box, points = shown.place
+        where = np.argwhere(shown.mask)
+        (top, left), (bottom, right) = where.min(0), where.max(0) + 1
+        assert np.allclose(box.as_list(), [left, top, right, bottom], atol=1.5)
+        assert all(shown.mask[int(p.y), int(p.x)] for p in points)
+        assert paper_soft([moved.answer(index)], box=[box.as_list()], points=[[[p.x, p.y] for p in points]]) == [4.0]
+    assert len(seen) == len(rows), "every wording of a target comes with a move of its own"
+    again = Canvas(rows, card, augment=True)
+    assert again.shown(5).picture.content_hash == moved.shown(5).picture.content_hash
+    assert Canvas(rows, card, augment=True, seed=1).shown(5).picture.content_hash not in seen
+
+
 def test_the_test_split_is_never_trained_on(data: Path) -> None:
     with pytest.raises(MedReasonerError, match="'test'"):
         rows_of(data, "test")
