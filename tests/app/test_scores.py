@@ -300,6 +300,34 @@ def test_one_bad_image_does_not_keep_the_others_waiting_and_logs_do_not_name_it(
     assert QUESTION not in caplog.text
 
 
+def test_images_that_fail_again_and_again_do_not_take_the_turns_of_others(
+    store: ShelvedDatastore, idle: Callable[..., IdleScoring], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there are pauses in an hour: each is due again before the last has had its turn."""
+    monkeypatch.setattr("monailabel_app.lib.activelearning.idle._TRY_AGAIN_S", 0.0)
+    for number in range(8):  # two of them come before all good ones in the order of scoring
+        (tmp_path / "studies" / f"bad-{number}.png").write_bytes(b"no picture")
+    idle(scores_of(Drawing(found(BOX))), store, lambda: 1e9, look_again=0.01)
+    until(lambda: len(store.notes()) == 4)
+
+
+def test_images_without_a_question_cost_no_pause(
+    store: ShelvedDatastore, idle: Callable[..., IdleScoring], caplog: pytest.LogCaptureFixture
+) -> None:
+    class OneAlone:
+        """Has a question for the fourth picture that is asked about."""
+
+        sha256, known, asked = "", True, 0
+
+        def about(self, modality: str) -> tuple[str, ...]:  # noqa: ARG002
+            self.asked += 1
+            return (QUESTION,) if self.asked == 4 else ()
+
+    idle(scores_of(Drawing(found(BOX)), OneAlone()), store, lambda: 1e9, look_again=3600)
+    until(lambda: len(store.notes()) == 1)
+    assert not caplog.text, "that a worklist leaves a modality out is no trouble"
+
+
 def test_a_bug_is_logged_with_its_place_and_ends_nothing(
     store: ShelvedDatastore, idle: Callable[..., IdleScoring], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from medreasoner.contract.errors import MedReasonerError
+from monailabel_app.lib.activelearning.questions import NoQuestion
 from monailabel_app.lib.activelearning.scores import AnswerScores
 from monailabel_app.lib.datastore.shelved import ShelvedDatastore
 
@@ -76,16 +77,21 @@ class IdleScoring:
         return False
 
     def _score_one(self) -> bool:
-        """Score the next image; False where none is due, or it could not be scored."""
-        tried = time.monotonic()
-        due = (image for image in self._scores.due(self._datastore) if self._failed.get(image, 0) <= tried)
-        image = next(due, None)
+        """Score the next image; False where none is due, or it could not be scored.
+
+        One that failed comes after all that were never tried: else enough of them would take every turn.
+        """
+        now = time.monotonic()
+        due = (image for image in self._scores.due(self._datastore) if self._failed.get(image, 0) <= now)
+        image = min(due, key=lambda image: self._failed.get(image, 0), default=None)
         if image is None:
             return False
         try:
             self._scores.score(image, self._datastore, self._may_go_on)
+        except NoQuestion:  # nothing is wrong with it, and nothing is gained by a pause
+            self._failed[image] = now + _TRY_AGAIN_S
         except Exception as error:  # whatever is wrong with one image, the others are to be scored
-            self._failed[image] = tried + _TRY_AGAIN_S
+            self._failed[image] = now + _TRY_AGAIN_S
             expected = isinstance(error, MedReasonerError | OSError | MemoryError)
             log.warning("an image cannot be scored: %s", type(error).__name__, exc_info=None if expected else error)
             return False
