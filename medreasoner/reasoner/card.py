@@ -28,6 +28,7 @@ class ReasonerCard:
         dialect: "strict" JSON, or "published": single-quoted dictionaries as the published checkpoints write them.
         base: where weights, tokenizer and processor lie: "" in this folder, "embedded" in the package, else a path
             relative to this folder, which then holds the card and an adapter (medreasoner.reasoner.adapter).
+        base_sha256: hash of the base's weights that the adapter was trained on; empty when that is not known.
         quantised: "int8-rows" for weights of medreasoner.reasoner.quantised, "" for ordinary safetensors.
         max_reasoning: tokens after which the reasoning is cut off.
         verdict: two words, of which the reasoning holds the first when the target is there, the second when not.
@@ -48,6 +49,7 @@ class ReasonerCard:
     may_abstain: bool = False
     dialect: str = "published"
     base: str = ""
+    base_sha256: str = ""
     quantised: str = ""
     max_reasoning: int = 768
     verdict: list[str] = field(default_factory=list)

@@ -44,13 +44,14 @@ class LocalReasoner:
         from transformers import AutoProcessor
 
         from medreasoner.reasoner.grammar import AnswerGrammar
+        from medreasoner.reasoner.loading import checked_device, load_model
 
         self.card = ReasonerCard.of(folder)
         self.name = self.card.name
         self._torch = torch
-        self._device = _checked_device(device)
+        self._device = checked_device(device)
         base = base_folder(folder, self.card)
-        self._model, self.sha256 = _load(folder, base, self._device)
+        self._model, self.sha256 = load_model(folder, self.card, self._device)
         try:
             self._processor = AutoProcessor.from_pretrained(base)
         except (OSError, ValueError) as error:
@@ -128,6 +129,8 @@ class LocalReasoner:
             with self._lock, self._torch.inference_mode():
                 yield
         except RuntimeError as error:
+            from medreasoner.reasoner.loading import out_of_memory
+
             if out_of_memory(error):
                 raise MemoryError from error
             raise
@@ -201,71 +204,3 @@ def in_picture(answer: Answer, fit: Letterbox, picture: Picture) -> Answer:
     box = picture.clip(fit.box_to_picture(answer.box))
     first, second = (picture.clip_point(fit.to_picture(Point(p.x + 0.5, p.y + 0.5))) for p in answer.points)
     return GroundingAnswer(box, (first, second), answer.reasoning)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Say whether PyTorch, which raises RuntimeError for it, ran out of memory."""
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)
-
-
-def _checked_device(device: str | None) -> str:
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise CheckpointError(f"there is no device called {device!r}", "use cpu or cuda") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("PyTorch finds no GPU here", "use --device cpu, or check the driver with nvidia-smi")
-    return device
-
-
-def _load(folder: Path, base: Path, device: str) -> tuple[Any, str]:
-    """Load the model in float32 on the CPU, bfloat16 on a GPU; return it with the hash of its weights."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    from medreasoner.reasoner.adapter import merge_adapter
-    from medreasoner.reasoner.quantised import folder_hash, load_quantised
-
-    if not (base / "config.json").exists():
-        raise CheckpointError(f"no model in {base}", "give a folder with config.json, tokenizer and safetensors files")
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    try:
-        config = Qwen2_5_VLConfig.from_pretrained(base)
-        if config.model_type != "qwen2_5_vl":
-            raise CheckpointError(
-                f"{base.name} is a {config.model_type} model", "use a checkpoint of the Qwen2.5-VL family"
-            )
-        if ReasonerCard.of(base).quantised == "int8-rows":
-            with torch.device("meta"):
-                model: Any = Qwen2_5_VLForConditionalGeneration(config)
-            model.to_empty(device="cpu")
-            missing, unexpected = model.load_state_dict(load_quantised(base), strict=False)
-            if unexpected or [name for name in missing if name != "lm_head.weight"]:
-                raise CheckpointError(f"the weights in {base} do not fit its config.json", "fetch the folder again")
-            model.tie_weights()
-            _restore_buffers(model)
-        else:
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype, local_files_only=True)
-        if folder != base:
-            merge_adapter(model.state_dict(), folder)
-        folders = (base,) if folder == base else (base, folder)
-        return model.to(device=device, dtype=dtype).eval(), folder_hash(*folders)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        if out_of_memory(error):
-            raise MemoryError from error
-        raise CheckpointError(f"the model in {folder} cannot be loaded: {error}", "fetch the folder again") from error
-
-
-def _restore_buffers(model: Any) -> None:
-    """Compute the rotary frequencies again: buffers that no checkpoint stores are empty after building on meta."""
-    for module in model.modules():
-        if hasattr(module, "inv_freq"):
-            fresh = type(module)(config=module.config)
-            module.inv_freq = fresh.inv_freq
-            if hasattr(module, "original_inv_freq"):
-                module.original_inv_freq = fresh.original_inv_freq

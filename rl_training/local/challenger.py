@@ -13,6 +13,7 @@ from pathlib import Path
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.reasoner.adapter import CONFIG, WEIGHTS, has_adapter
 from medreasoner.reasoner.card import EMBEDDED, ReasonerCard, base_folder
+from medreasoner.reasoner.quantised import folder_hash
 from rl_training.checkpoints import last_whole
 from rl_training.starting import find_folder
 
@@ -37,10 +38,16 @@ def adapter_of(champion: Path | None, base: Path) -> str:
     """
     if champion is None:
         return ""
-    if not has_adapter(champion) or base_folder(champion, ReasonerCard.of(champion)).resolve() != base.resolve():
+    card = ReasonerCard.of(champion)
+    if not has_adapter(champion) or base_folder(champion, card).resolve() != base.resolve():
         raise CheckpointError(
             f"the champion {champion.name} is no adapter on {base.name}",
             "train the reasoner that it was made from, or use another registry",
+        )
+    if card.base_sha256 not in ("", folder_hash(base)):
+        raise CheckpointError(
+            f"the champion {champion.name} was trained on weights of {base.name} that an update has replaced",
+            "publish 0, the reasoner as shipped, and train again: medreasoner models --publish 0",
         )
     return str(champion)
 
@@ -57,7 +64,8 @@ def make_challenger(stage: Path, reasoner: str, base: Path, folder: Path) -> Pat
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     card = ReasonerCard.of(stage)
-    replace(card, base=EMBEDDED if reasoner == EMBEDDED else str(base.resolve())).save(folder)
+    named = EMBEDDED if reasoner == EMBEDDED else str(base.resolve())
+    replace(card, base=named, base_sha256=folder_hash(base)).save(folder)
     config = json.loads((chosen / CONFIG).read_text(encoding="utf-8"))
     (folder / CONFIG).write_text(
         json.dumps({**config, "base_model_name_or_path": reasoner}, indent=2), encoding="utf-8"

@@ -95,6 +95,16 @@ def test_a_folder_may_change_the_weights_of_another(base: Path, adapter: Path, t
     assert reasoner.sha256 not in (LocalReasoner(base, "cpu").sha256, folder_hash(adapter))
 
 
+def test_an_adapter_of_an_earlier_release_is_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
+    folder = checkpoint(base, adapter, tmp_path)
+    card = json.loads((folder / FILE).read_text())
+    (folder / FILE).write_text(json.dumps({**card, "base_sha256": folder_hash(base)}))
+    assert LocalReasoner(folder, "cpu").name == "mine"
+    (folder / FILE).write_text(json.dumps({**card, "base_sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match="trained on other weights"):
+        LocalReasoner(folder, "cpu")
+
+
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / CONFIG
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

@@ -19,13 +19,16 @@ import torch
 from safetensors.torch import load_file
 
 from medreasoner.console import BAD_INPUT
-from medreasoner.contract.errors import MedReasonerError
+from medreasoner.contract.errors import CheckpointError, MedReasonerError
 from medreasoner.reasoner.adapter import WEIGHTS
+from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.champions import Champions
 from medreasoner.reasoner.local import LocalReasoner
+from medreasoner.reasoner.quantised import folder_hash
 from rl_training.checkpoints import checkpoints_of, is_whole, last_whole
 from rl_training.dataset import DataError
 from rl_training.local import __main__ as local
+from rl_training.local.challenger import adapter_of
 from rl_training.local.config import LocalConfig
 from rl_training.local.holdout import FILE, remembered_sides
 from rl_training.local.state import STOP, locked
@@ -310,3 +313,16 @@ def wait_for(there: Callable[[], bool], process: subprocess.Popen[bytes], second
         assert process.poll() is None, f"the run ended with {process.returncode}"
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_champion_on_weights_that_an_update_replaced_is_not_gone_on_with(
+    first: Place, tiny: Path, tmp_path: Path
+) -> None:
+    champion = tmp_path / "0001"
+    shutil.copytree(first.registry / "0001", champion)
+    assert adapter_of(champion, tiny) == str(champion)
+    card = ReasonerCard.of(champion)
+    assert card.base_sha256 == folder_hash(tiny)
+    replace(card, base_sha256="0" * 64).save(champion)
+    with pytest.raises(CheckpointError, match="an update has replaced"):
+        adapter_of(champion, tiny)
