@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import slicer
 from MedReasonerLib.conversation import region_by_hand
-from MedReasonerLib.nrrd_file import Mask
+from MedReasonerLib.mask import Mask
 from MedReasonerLib.panel import Panel
 from MedReasonerLib.shown_slice import shown_in
 from MedReasonerLib.views import Views

@@ -123,7 +123,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.scripted.labels[query["image"]] = json.loads(parts["params"]), parts["label"]
             return _json({"image": query["image"], "label": query["image"]})
         if route == "GET /datastore/image":
-            return "application/octet-stream", self.scripted.images[query["image"]].read_bytes()
+            file = self.scripted.images[query["image"]]
+            if not file.exists():
+                raise Refusal(404, "the image is gone", "ask for another case")
+            return "application/octet-stream", file.read_bytes()
         if url.path.startswith("/activelearning/"):
             cases = sorted(name for name in self.scripted.images if not name.startswith("session"))
             return _json({"id": cases[0], "name": cases[0]} if cases else {})

@@ -160,3 +160,28 @@ def test_replies_of_another_server_are_refused(reply: Reply, reason: str) -> Non
 def test_the_next_case_may_be_none() -> None:
     assert client.read_case(Reply(200, "", b"{}")) is None
     assert client.read_case(Reply(200, "", b'{"id": "ct_7"}')) == "ct_7"
+
+
+def test_cases_are_downloaded_into_a_file(scripted: Scripted, tmp_path: Path) -> None:
+    stored = tmp_path / "stored"
+    stored.write_bytes(phantom())
+    scripted.images["case 1/ü"] = stored
+    into = tmp_path / "case"
+    reply = send(Server(scripted.address), client.get_case("case 1/ü", into))
+    assert reply.body == b""
+    assert into.read_bytes() == stored.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("head", "ending"),
+    [
+        (b"NRRD0004\n", ".nrrd"),
+        (bytes(128) + b"DICM", ".dcm"),
+        (b"\x1f\x8b\x08", ".nii.gz"),  # what else a server compresses Slicer would not read either
+        (b"\x89PNG\r\n", ".png"),
+        (b"\xff\xd8\xff\xe1\0", ".jpg"),
+        (b"\x5c\x01\0\0", ".nii"),
+    ],
+)
+def test_a_files_ending_follows_its_content(head: bytes, ending: str) -> None:
+    assert client.ending_of(head) == ending

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from MedReasonerLib.mask import Mask
 from MedReasonerLib.multipart import Form, parse
-from MedReasonerLib.nrrd_file import Mask, compressed_file, header, read_mask, write_form
+from MedReasonerLib.nrrd_file import compressed_file, header, read_mask, write_form
 
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.imaging import open_image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,17 @@ def test_the_panel_in_a_process_of_its_own(files: list[str], tmp_path: Path) -> 
 @pytest.mark.nightly
 def test_the_panel_and_the_slow_tasks_of_the_real_server(tmp_path: Path) -> None:
     run_panel_tests(["test_real_server.py"], "nightly", 1200, tmp_path / "log")
+
+
+def test_the_interface_never_stands_still_for_50_ms() -> None:
+    """Of the thread's own work, which other programs cannot lengthen; VTK's is counted whole, on one thread."""
+    environment = {**os.environ, "VTK_SMP_BACKEND_IN_USE": "Sequential"}
+    command = [sys.executable, "-m", "benchmarks.panel_latency", "--repeats", "1"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=True)
+    found = json.loads(run.stdout.splitlines()[-1])
+    blocks = {kind: row["longest_own_block_s"] for kind, row in found.items() if isinstance(row, dict)}
+    assert len(blocks) == 9
+    assert max(blocks.values()) < 0.05, blocks
 
 
 def run_panel_tests(files: list[str], marker: str, seconds: int, log: Path) -> None:

@@ -6,6 +6,7 @@ shift or forgotten transform on the way breaks the equality, for the phantom has
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 import slicer
 import slicer.util
 import slicerio
-from MedReasonerLib.nrrd_file import Mask, compressed_file
+from MedReasonerLib.mask import Mask
+from MedReasonerLib.nrrd_file import compressed_file
 from MedReasonerLib.scene import SceneAnswer, answers_in
 from MedReasonerLib.shown_slice import shown_in
 from scipy.spatial.transform import Rotation
@@ -322,6 +324,49 @@ def test_answers_survive_saving_and_loading_the_scene(scene: Application, tmp_pa
     np.testing.assert_array_equal(voxels(loaded), before)
     assert loaded.record == record
     np.testing.assert_allclose(loaded.edited_region()[0], region[0], atol=0.02)
+
+
+def test_undo_survives_saving_and_loading_the_scene(scene: Application, tmp_path: Path) -> None:
+    answer = phantom.answer(shown_in(scroll_to(scene, "Green", phantom.volume())))
+    first, box = voxels(answer), answer.record.box
+    answer.change("box", Mask.cropped(np.roll(first, 3, axis=2)), box=[1.0, 1.0, 9.0, 9.0])
+    answer.change("mask", Mask.cropped(phantom.block()))
+    file = str(tmp_path / "scene.mrb")
+    assert scene.scene.WriteToMRB(file)
+    scene.close_scene()
+    assert scene.scene.ReadFromMRB(file)
+    (loaded,) = answers_in(scene.scene)  # what Undo goes back to is no answer of its own
+    np.testing.assert_array_equal(voxels(loaded), phantom.block())
+    loaded.undo()
+    np.testing.assert_array_equal(voxels(loaded), np.roll(first, 3, axis=2))
+    loaded.undo()
+    np.testing.assert_array_equal(voxels(loaded), first)
+    np.testing.assert_allclose(loaded.edited_region()[0], box, atol=0.02)
+    assert loaded.record.edits == ()
+    assert not loaded.can_undo
+
+
+def test_what_undo_goes_back_to_is_bounded_and_ends_with_accept(scene: Application) -> None:
+    answer = phantom.answer(shown_in(scroll_to(scene, "Red", phantom.volume())))
+    for number in range(30):
+        answer.change("box", Mask.cropped(np.roll(phantom.block(), number, axis=2)))
+    kept = answer.node.GetNodeReference("earlier")
+    assert kept.GetHideFromEditors()
+    assert len(json.loads(kept.GetText())) == 20
+    answer.accept()
+    assert not answer.can_undo
+    assert kept.GetScene() is None
+
+
+def test_a_damaged_memory_of_undo_says_so_and_changes_nothing(scene: Application) -> None:
+    answer = phantom.answer(shown_in(scroll_to(scene, "Red", phantom.volume())))
+    answer.change("box", Mask.cropped(phantom.block()))
+    node, before = answer.node.GetNodeReference("earlier"), answer.node.GetText()
+    node.SetText(node.GetText().replace('"bits": "', '"bits": "AAAA'))
+    with pytest.raises(MedReasonerError, match="kept for Undo"):
+        answer.undo()
+    assert answer.node.GetText() == before
+    np.testing.assert_array_equal(voxels(answer), phantom.block())
 
 
 def test_undo_goes_back_by_one_change(scene: Application) -> None:

@@ -15,6 +15,7 @@ from MedReasonerLib.geometry import (
     stored_slice,
     voxels_under,
 )
+from MedReasonerLib.mask import Mask
 from scipy.spatial.transform import Rotation
 
 from medreasoner.contract.answer import Point
@@ -93,8 +94,8 @@ def test_oblique_masks_reach_the_same_voxels_as_in_the_core(degrees: float) -> N
     picture = Picture(np.zeros((50, 40, 3), np.uint8), to_ijk, np.eye(4), SHAPE, "oblique")
     expected = picture.mask_in_volume(mask)
     assert expected.sum() > 100
-    found = voxels_under(mask, PicturePlane(to_ijk, (40, 50)), SHAPE)
-    np.testing.assert_array_equal(found.transpose(2, 1, 0), expected)
+    found = Mask.at(voxels_under(mask, PicturePlane(to_ijk, (40, 50)), SHAPE))
+    np.testing.assert_array_equal(found.full(SHAPE).transpose(2, 1, 0), expected)
 
 
 def test_boxes_round_corners() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +16,12 @@ def send_blocking(server: Server, call: Call) -> Reply:
     request = urllib.request.Request(server.url(call), body, server.headers(call), method=call.method)
     try:
         with urllib.request.urlopen(request, timeout=call.seconds) as got:
-            return Reply(got.status, got.headers.get("Content-Type", ""), got.read())
+            kind = got.headers.get("Content-Type", "")
+            if call.into is None:
+                return Reply(got.status, kind, got.read())
+            with call.into.open("wb") as file:
+                shutil.copyfileobj(got, file)
+            return Reply(got.status, kind, b"")
     except urllib.error.HTTPError as error:
         return Reply(error.code, error.headers.get("Content-Type", ""), error.read())
     except OSError as error:  # URLError, time-outs and broken connections

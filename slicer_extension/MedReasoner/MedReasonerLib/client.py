@@ -39,6 +39,7 @@ class Call:
 
     Attributes:
         body: bytes, or a file that holds them (an upload), or None.
+        into: a file for the body of a good reply, which may be large; the reply's own body is empty then.
         seconds: time limit for the whole exchange.
         queue_id: set for work that waits in the server's queue: the name by which its place can be asked.
     """
@@ -49,6 +50,7 @@ class Call:
     content_type: str = ""
     seconds: float = _QUICK
     queue_id: str = ""
+    into: Optional[Path] = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Reply:
     status: int
     content_type: str
     body: bytes
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class Server:
 
     def check(self, call: Call, reply: Reply) -> None:
         """Raise `ServerError` with address, status and the server's own reason unless the status is 2xx."""
-        if 200 <= reply.status < 300:
+        if reply.is_good:
             return
         detail, hint = _reason(reply)
         hints = {401: "fill in the access token that the server's owner gave you", 503: "wait a moment and ask again"}
@@ -184,9 +190,9 @@ def next_case(strategy: str) -> Call:
     return Call("POST", f"/activelearning/{quote(strategy, safe='')}", b"{}", "application/json", _QUICK)
 
 
-def get_case(image: str) -> Call:
-    """Download a case of the server's collection."""
-    return Call("GET", f"/datastore/image?image={quote(image, safe='')}", seconds=_UPLOAD)
+def get_case(image: str, into: Path) -> Call:
+    """Download a case of the server's collection into a file."""
+    return Call("GET", f"/datastore/image?image={quote(image, safe='')}", seconds=_UPLOAD, into=into)
 
 
 def queue_place(call: Call) -> Call:
@@ -220,16 +226,15 @@ def read_case(reply: Reply) -> Optional[str]:
     return read_json(reply).get("id") or None
 
 
-def ending_of(reply: Reply) -> str:
-    """The ending that a downloaded image's file should have, by its content."""
-    body = reply.body
-    if body[:4] == b"NRRD":
+def ending_of(head: bytes) -> str:
+    """The ending that a downloaded image's file should have, by its first bytes."""
+    if head[:4] == b"NRRD":
         return ".nrrd"
-    if body[128:132] == b"DICM":
+    if head[128:132] == b"DICM":
         return ".dcm"
-    if body[:2] == b"\x1f\x8b":
+    if head[:2] == b"\x1f\x8b":
         return ".nii.gz"
-    return {b"\x89PNG": ".png", b"\xff\xd8\xff\xe0": ".jpg", b"\xff\xd8\xff\xe1": ".jpg"}.get(body[:4], ".nii")
+    return {b"\x89PNG": ".png", b"\xff\xd8\xff\xe0": ".jpg", b"\xff\xd8\xff\xe1": ".jpg"}.get(head[:4], ".nii")
 
 
 def read_answer(reply: Reply) -> Answered:

@@ -21,13 +21,16 @@ from medreasoner.contract.wire import GroundingRequest, RegionRequest, checked_q
 from MedReasonerLib import client
 from MedReasonerLib.client import Answered, Aside, Call, Server, ServerError, ServerImage, Steps
 from MedReasonerLib.geometry import ACROSS, VIEWS, box_corners, index_axes
+from MedReasonerLib.mask import Mask
 from MedReasonerLib.multipart import Form
-from MedReasonerLib.nrrd_file import Mask, compressed_file, read_mask, write_form
+from MedReasonerLib.nifti_header import is_left_handed
+from MedReasonerLib.nrrd_file import compressed_file, read_mask, write_form
 from MedReasonerLib.scene import SceneAnswer
 from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
 
 CASE = "MedReasoner.case"  # attribute of volumes: which case of which server they are
 BY_HAND = "(drawn by hand)"
+_HEAD = 4096  # bytes of a file that tell its kind, and hold a NIfTI header even when compressed
 _VERSIONS = "update the older of server and extension"
 
 
@@ -83,14 +86,19 @@ class Conversation:
         return case
 
     def next_case(self, strategy: str, folder: Path) -> Steps:
-        """Fetch the case to label next; returns its name and file, or None when all are labelled."""
+        """Fetch the case to label next; returns None when all are labelled.
+
+        Returns:
+            Its name, its file, and whether Slicer will turn the file's slices round.
+        """
         case = client.read_case((yield client.next_case(strategy)))
         if case is None:
             return None
-        reply = yield client.get_case(case)
-        file = folder / f"case{client.ending_of(reply)}"
-        file.write_bytes(reply.body)
-        return case, file
+        file = folder / "case"
+        yield client.get_case(case, file)
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD)
+        return case, file.rename(file.with_suffix(client.ending_of(head))), is_left_handed(head)
 
     def forget(self) -> None:
         """Forget all volumes: the scene was closed."""

@@ -118,7 +118,7 @@ def stored_plane(axis: str, number: int, ijk_to_ras: np.ndarray, shape: Any) -> 
 
 
 def voxels_under(mask: np.ndarray, plane: PicturePlane, shape: Any) -> np.ndarray:
-    """Bring a mask on an oblique plane into the volume's grid.
+    """The volume's voxels under a mask on an oblique plane.
 
     A voxel belongs to it when its centre lies under a true pixel and within half a voxel of the plane, measured along
     the index axis most nearly perpendicular to the plane (docs/coordinates.md).
@@ -129,12 +129,19 @@ def voxels_under(mask: np.ndarray, plane: PicturePlane, shape: Any) -> np.ndarra
         shape: voxels along i, j, k.
 
     Returns:
-        (k, j, i) uint8 of zeros and ones.
+        (n, 3) whole i, j, k.
     """
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return np.zeros((0, 3), int)
     right, down, corner = plane.to_ijk.T
     through = int(np.argmax(np.abs(np.cross(right, down))))
     across = [axis for axis in range(3) if axis != through]
-    grid = np.stack(np.meshgrid(*(np.arange(shape[a]) for a in across), indexing="ij"), axis=-1).reshape(-1, 2)
+    # only the voxel columns under the mask's own rectangle: the volume may be much larger
+    corners = plane.ijk_of(box_corners([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]))[:, across]
+    low = np.maximum(np.floor(corners.min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + 1, np.asarray(shape)[across])
+    grid = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1).reshape(-1, 2)
     steps = np.stack([right[across], down[across]], axis=1)
     pixels = (grid - corner[across]) @ np.linalg.inv(steps).T
     levels = np.floor(corner[through] + pixels @ [right[through], down[through]] + 0.5 + 1e-6).astype(int)
@@ -143,8 +150,6 @@ def voxels_under(mask: np.ndarray, plane: PicturePlane, shape: Any) -> np.ndarra
     inside &= (levels >= 0) & (levels < shape[through])
     hit = np.flatnonzero(inside)
     hit = hit[mask[rows[hit], columns[hit]] != 0]
-    voxels = np.zeros(tuple(shape), np.uint8)
-    where: list[Any] = [None, None, None]
-    where[across[0]], where[across[1]], where[through] = grid[hit, 0], grid[hit, 1], levels[hit]
-    voxels[tuple(where)] = 1
-    return np.ascontiguousarray(voxels.transpose(2, 1, 0))
+    found = np.empty((len(hit), 3), int)
+    found[:, across], found[:, through] = grid[hit], levels[hit]
+    return found

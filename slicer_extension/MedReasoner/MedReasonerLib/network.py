@@ -1,4 +1,4 @@
-"""Calls on Slicer's event loop, through QNetworkAccessManager: nothing here waits, and no thread is started.
+"""Conversations on Slicer's event loop: nothing here waits, and no thread is started.
 
 A `Job` drives a generator of MedReasonerLib/conversation.py: it yields a `Call` and gets its `Reply`, an `Aside` and
 goes on at once, or None, which lets the user interface breathe. So each conversation reads top to bottom, and can be
@@ -17,8 +17,9 @@ import qt
 from medreasoner.contract.errors import MedReasonerError
 from MedReasonerLib import client
 from MedReasonerLib.client import Aside, Call, Reply, Server, Steps
+from MedReasonerLib.exchange import Exchange
 
-_BUDGET = 0.015  # seconds of steps in a row before the event loop gets its turn
+_BUDGET = 0.008  # seconds of steps in a row before the event loop gets its turn
 _POLL_MS = 1000  # how often the place in the queue is asked for
 
 
@@ -36,78 +37,6 @@ class Progress:
     fraction: Optional[float] = None
     position: Optional[int] = None
     is_running: bool = False
-
-
-class Exchange:
-    """One call on its way; exactly one of `on_reply` and `on_failed` is called, unless it is cancelled."""
-
-    def __init__(
-        self,
-        manager: Any,
-        server: Server,
-        call: Call,
-        on_reply: Callable[[Reply], None],
-        on_failed: Callable[[MedReasonerError], None],
-        on_sent: Callable[[float], None],
-    ) -> None:
-        self._server, self._call = server, call
-        self._on_reply, self._on_failed, self._on_sent = on_reply, on_failed, on_sent
-        self._open, self._late = True, False
-        self._file: Any = None
-        request = qt.QNetworkRequest(qt.QUrl(server.url(call)))
-        for name, value in server.headers(call).items():
-            request.setRawHeader(name.encode(), value.encode())
-        self._reply = self._send(manager, request)
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._too_late)
-        self._timer.start(int(call.seconds * 1000))
-        self._reply.uploadProgress.connect(self._progressed)
-        self._reply.finished.connect(self._finished)
-
-    def cancel(self) -> None:
-        """Give up; no callback comes any more."""
-        if self._open:
-            self._open = False
-            self._reply.abort()
-
-    def _send(self, manager: Any, request: Any) -> Any:
-        call = self._call
-        if call.method == "GET":
-            return manager.get(request)
-        if call.method == "DELETE":
-            return manager.deleteResource(request)
-        body = call.body or b""
-        if isinstance(body, Path):
-            self._file = qt.QFile(str(body))
-            self._file.open(qt.QIODevice.ReadOnly)
-            body = self._file
-        return manager.put(request, body) if call.method == "PUT" else manager.post(request, body)
-
-    def _too_late(self) -> None:
-        self._late = True
-        self._reply.abort()
-
-    def _progressed(self, sent: int, total: int) -> None:
-        if self._open and total > 0:
-            self._on_sent(sent / total)
-
-    def _finished(self) -> None:
-        self._timer.stop()
-        self._reply.deleteLater()
-        if self._file is not None:
-            self._file.close()
-        if not self._open:
-            return
-        self._open = False
-        status = self._reply.attribute(qt.QNetworkRequest.HttpStatusCodeAttribute)
-        if self._late:
-            self._on_failed(client.unreachable(self._server, f"none within {self._call.seconds:.0f} s"))
-        elif not status:
-            self._on_failed(client.unreachable(self._server, self._reply.errorString()))
-        else:
-            kind = self._reply.header(qt.QNetworkRequest.ContentTypeHeader) or ""
-            self._on_reply(Reply(int(status), str(kind), bytes(self._reply.readAll().data())))
 
 
 class Job:

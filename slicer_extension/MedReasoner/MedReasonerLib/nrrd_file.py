@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import zlib
-from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,8 @@ import numpy as np
 
 from medreasoner.contract.errors import MedReasonerError
 from MedReasonerLib.geometry import RAS_TO_LPS
+from MedReasonerLib.mask import Mask, Steps
 from MedReasonerLib.multipart import Form
-
-Steps = Generator[None, None, Any]
 
 _STEP = 1 << 20  # bytes: some milliseconds each
 _TYPES = {
@@ -33,55 +29,6 @@ _TYPES = {
 _MASK_TYPES = {"uchar": "u1", "unsigned char": "u1", "uint8": "u1", "uint8_t": "u1", "unsigned short": "u2"}
 _COLOURS = {3: "RGB-color", 4: "RGBA-color"}
 _TOLERANCE = 1e-3  # mm and voxel steps; files carry rounded numbers
-
-
-@dataclass(frozen=True)
-class Mask:
-    """The part of a volume's grid that holds all true voxels.
-
-    Attributes:
-        voxels: (k, j, i) uint8 of zeros and ones; empty when nothing is true.
-        offset: i, j, k of its first voxel in the volume.
-    """
-
-    voxels: np.ndarray
-    offset: tuple[int, int, int] = (0, 0, 0)
-
-    @property
-    def digest(self) -> str:
-        """Tells two masks apart."""
-        return hashlib.sha256(repr((self.offset, self.voxels.shape)).encode() + self.voxels.tobytes()).hexdigest()
-
-    @property
-    def count(self) -> int:
-        return int(np.count_nonzero(self.voxels))
-
-    @classmethod
-    def empty(cls) -> Mask:
-        return cls(np.zeros((0, 0, 0), np.uint8))
-
-    @classmethod
-    def cropped(cls, voxels: np.ndarray, first_i: int = 0, first_j: int = 0, first_k: int = 0) -> Mask:
-        """Cut (k, j, i) voxels, the first of which has these indices in the volume, to the true ones."""
-        spans = []
-        for axis in range(3):
-            others = tuple(a for a in range(3) if a != axis)
-            true = np.flatnonzero(voxels.any(axis=others))
-            if not len(true):
-                return cls.empty()
-            spans.append(slice(int(true[0]), int(true[-1]) + 1))
-        k, j, i = spans
-        return cls(
-            np.ascontiguousarray(voxels[k, j, i] != 0, np.uint8),
-            (i.start + first_i, j.start + first_j, k.start + first_k),
-        )
-
-    def full(self, shape: Any) -> np.ndarray:
-        """(k, j, i) uint8 in the whole grid of `shape` (i, j, k)."""
-        voxels = np.zeros(tuple(shape)[::-1], np.uint8)
-        (i, j, k), (depth, height, width) = self.offset, self.voxels.shape
-        voxels[k : k + depth, j : j + height, i : i + width] = self.voxels
-        return voxels
 
 
 def header(values: np.ndarray, ijk_to_ras: np.ndarray, encoding: str = "raw") -> bytes:
@@ -160,7 +107,7 @@ def read_mask(data: bytes, shape: Any, ijk_to_ras: np.ndarray) -> Steps:
     dtype = np.dtype(("<" if fields.get("endian", "little") == "little" else ">") + kind)
     i, j, k = (int(n) for n in shape)
     at_once = max(_STEP // (i * j * dtype.itemsize), 1)
-    kept: dict[int, np.ndarray] = {}
+    pieces = []
     for first in range(0, k, at_once):
         count = min(at_once, k - first)
         try:
@@ -169,16 +116,11 @@ def read_mask(data: bytes, shape: Any, ijk_to_ras: np.ndarray) -> Steps:
             raise _unreadable(str(error)) from error
         if len(piece) != i * j * count * dtype.itemsize:
             raise _unreadable("it ends early")
-        slices = np.frombuffer(piece, dtype).reshape(count, j, i)
-        kept.update({first + n: slices[n] != 0 for n in np.flatnonzero(slices.any(axis=(1, 2)))})
+        found = Mask.cropped(np.frombuffer(piece, dtype).reshape(count, j, i), first_k=first)
+        if found.count:
+            pieces.append(found)
         yield
-    if not kept:
-        return Mask.empty()
-    lowest, highest = min(kept), max(kept)
-    voxels = np.zeros((highest - lowest + 1, j, i), bool)
-    for number, plane in kept.items():
-        voxels[number - lowest] = plane
-    return Mask.cropped(voxels, first_k=lowest)
+    return (yield from Mask.joined(pieces))
 
 
 def _little(values: np.ndarray) -> np.ndarray:

@@ -181,6 +181,7 @@ class Panel:
 
     def _show_slice(self, *_arguments: Any) -> None:
         self.face.show_slice(self.views.logic(self._view_name()), self.preferences.questions)
+        self._settle.stop()  # to read a view makes it say that it has changed
 
     def _shown(self) -> Optional[ShownSlice]:
         try:

@@ -1,8 +1,9 @@
 """An answer in the scene: a box to edit, two points, a segment, and a text node that ties them together.
 
 The text node is the record: question, reasoning, history and the picture's plane as JSON, references to the other
-nodes, so that an answer survives saving and loading the scene. Nodes stay in the volume's own coordinates and under
-its parent transform. Each answer has a segmentation of its own; the user's segments are never touched.
+nodes, so that an answer survives saving and loading the scene. A second, hidden text node holds what Undo goes back
+to; it goes when the answer is accepted. Nodes stay in the volume's own coordinates and under its parent transform.
+Each answer has a segmentation of its own; the user's segments are never touched.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import slicer
 from medreasoner.contract.label import LabelRecord
 from MedReasonerLib import markups, segments
 from MedReasonerLib.geometry import PicturePlane
-from MedReasonerLib.nrrd_file import Mask
+from MedReasonerLib.mask import Mask
 from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
 
 KIND = "MedReasoner.answer"  # attribute of the text nodes that are answers
 _TAG = "MedReasoner."
+_MAX_UNDO = 20  # changes; each takes some kilobytes of the saved scene
 
 
 class SceneAnswer:
@@ -29,7 +31,6 @@ class SceneAnswer:
 
     def __init__(self, text_node: Any) -> None:
         self.node = text_node
-        self._earlier: list[tuple[str, Mask]] = []
 
     @classmethod
     def create(cls, shown: ShownSlice, record: LabelRecord, mask: Mask, confidence: Optional[float]) -> SceneAnswer:
@@ -112,7 +113,7 @@ class SceneAnswer:
 
     @property
     def can_undo(self) -> bool:
-        return bool(self._earlier)
+        return self.node.GetNodeReference("earlier") is not None
 
     @property
     def mask(self) -> Mask:
@@ -132,21 +133,28 @@ class SceneAnswer:
 
     def change(self, what: str, mask: Mask, confidence: Optional[float] = None, **fields: Any) -> None:
         """Take a new mask (and box, points) for this answer; `undo` goes back."""
-        self._earlier.append((self.node.GetText(), self.mask))
+        self._keep([*self._earlier(), {"answer": self.node.GetText(), "mask": self.mask.packed()}])
         record = replace(self.record, absent=False, **fields).edited(what)
         new = {"record": json.loads(record.to_json()), "confidence": confidence, "digest": mask.digest}
         self._write({**self.facts, **new})
         self._show(mask, keep_markups=True)
 
     def undo(self) -> None:
-        """Go back by one change: box, points and mask."""
-        text, mask = self._earlier.pop()
-        self.node.SetText(text)
+        """Go back by one change: box, points and mask.
+
+        Raises:
+            MedReasonerError: what was kept for it cannot be read.
+        """
+        *earlier, last = self._earlier()
+        mask = Mask.unpacked(last["mask"])
+        self.node.SetText(last["answer"])
+        self._keep(earlier)
         self._show(mask)
 
     def accept(self) -> None:
         """Name the segment after the target, tag it with question and reasoning, and put box and points away."""
         self._write({**self.facts, "accepted": True})
+        self._keep([])
         record = self.record
         for part in (self.box, self.points):
             if part is not None:
@@ -164,6 +172,7 @@ class SceneAnswer:
 
     def discard(self) -> None:
         """Remove everything of this answer, and nothing else."""
+        self._keep([])
         for node in (self.box, self.points, self.segmentation, self.node):
             _remove(node)
 
@@ -174,6 +183,22 @@ class SceneAnswer:
             node.SetDisplayVisibility(visible)
 
     # the nodes
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """The answer's text and mask before each change, oldest first."""
+        node = self.node.GetNodeReference("earlier")
+        return [] if node is None else json.loads(node.GetText())
+
+    def _keep(self, earlier: list[dict[str, Any]]) -> None:
+        node = self.node.GetNodeReference("earlier")
+        if not earlier:
+            _remove(node)
+            return
+        if node is None:
+            node = self.node.GetScene().AddNewNodeByClass("vtkMRMLTextNode", f"{self.node.GetName()} earlier")
+            node.SetHideFromEditors(True)
+            self.node.SetNodeReferenceID("earlier", node.GetID())
+        node.SetText(json.dumps(earlier[-_MAX_UNDO:]))
 
     def _write(self, facts: dict[str, Any]) -> None:
         self.node.SetText(json.dumps(facts, indent=2, ensure_ascii=False))

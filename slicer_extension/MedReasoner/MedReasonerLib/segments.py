@@ -9,7 +9,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from MedReasonerLib.nrrd_file import Mask
+from MedReasonerLib.mask import Mask
 from MedReasonerLib.shown_slice import ijk_to_ras
 
 ID = "answer"  # of the segment

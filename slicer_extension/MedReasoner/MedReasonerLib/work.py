@@ -18,7 +18,6 @@ from medreasoner.contract.errors import MedReasonerError
 from MedReasonerLib.client import Server, Steps
 from MedReasonerLib.conversation import Conversation, came_from, region_by_hand, who_is_there
 from MedReasonerLib.network import Job, Progress
-from MedReasonerLib.nifti_header import is_left_handed
 from MedReasonerLib.scene import SceneAnswer, answers_in
 from MedReasonerLib.shown_slice import ShownSlice
 
@@ -49,7 +48,6 @@ class Work:
         self.progress: Optional[Progress] = None
         self.message, self.error = "", None
         self.job: Optional[Job] = None
-        self._known: dict[str, SceneAnswer] = {}  # by node: an answer keeps what it can undo
         self._manager = qt.QNetworkAccessManager()
         self._done: Callable[[Any], str] = str
         self._edited, self._is_refining = "", False
@@ -66,9 +64,7 @@ class Work:
     @property
     def answers(self) -> list[SceneAnswer]:
         """The scene's answers, newest first."""
-        found = answers_in(slicer.mrmlScene)
-        self._known = {answer.node.GetID(): self._known.get(answer.node.GetID(), answer) for answer in found}
-        return list(self._known.values())[::-1]
+        return answers_in(slicer.mrmlScene)[::-1]
 
     # what the user can do
 
@@ -131,8 +127,6 @@ class Work:
         self._debounce.stop()
         self._release()
         self.current = answer
-        if answer is not None and answer.exists:
-            self._known[answer.node.GetID()] = answer
         for part in ("box", "points"):
             node = getattr(answer, part) if answer is not None and not answer.is_accepted else None
             if node is not None:
@@ -144,7 +138,6 @@ class Work:
         self.cancel()
         self.select(None)
         self.conversation.forget()
-        self._known.clear()
 
     # how jobs run and end
 
@@ -186,12 +179,17 @@ class Work:
         self.select(answer)
         return "New mask." if answer.mask.count else "The mask is empty: move the box."
 
-    def _loaded(self, found: Optional[tuple[str, Path]]) -> str:
+    def _loaded(self, found: Optional[tuple[str, Path, bool]]) -> str:
         if found is None:
             return "No case is left to label."
-        case, file = found
-        volume = slicer.util.loadVolume(str(file), {"name": case})
-        came_from(self.server, volume, case, is_left_handed(file.read_bytes()))
+        case, file, is_turned = found
+        try:
+            volume = slicer.util.loadVolume(str(file), {"name": case})
+        except RuntimeError as error:
+            raise MedReasonerError(
+                f"Slicer cannot read the case {case}: {error}", "look at the server's file"
+            ) from error
+        came_from(self.server, volume, case, is_turned)
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         return f"Loaded {case}."
 
@@ -212,11 +210,14 @@ class Work:
             self.refine(self._edited)
 
     def _edit(self, change: Callable[[], None], message: str) -> None:
-        answer = self.current
+        answer, error = self.current, None
         self._release()
-        change()
+        try:
+            change()
+        except MedReasonerError as failure:
+            message, error = failure.what, failure
         self.select(answer)
-        self._say(message, None)
+        self._say(message, error)
 
     def _release(self) -> None:
         for node, tag in self._observed:

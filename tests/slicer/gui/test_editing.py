@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -202,6 +203,26 @@ def test_each_answer_keeps_what_it_can_undo(panel: Any, host: Any, server: Scrip
     assert first.mask.digest == before
 
 
+def test_undo_works_in_a_scene_that_was_saved_and_loaded(
+    panel: Any, host: Any, server: Scripted, tmp_path: Path
+) -> None:
+    show(host, panel)
+    ask(panel, "Where is the block?")
+    answer = panel.logic.current
+    before = answer.mask.digest
+    move(answer.box, -1.8)
+    refined(panel, server, 1)
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    host.close_scene()
+    assert not panel.ui.undoButton.enabled
+    assert host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"))
+    panel.ui.historyList.currentRow = 0
+    click(panel.ui.undoButton)
+    assert panel.ui.statusLabel.text == "Undone."
+    assert panel.logic.current.mask.digest == before
+    assert not panel.ui.undoButton.enabled
+
+
 def test_whole_volume_can_be_undone(panel: Any, host: Any) -> None:
     show(host, panel)
     ask(panel, "Where is the block?")
@@ -262,6 +283,42 @@ def test_the_next_case_is_loaded_and_its_label_saved_there(panel: Any, host: Any
     until(lambda: not panel.logic.is_busy)
     assert list(server.labels) == [case]
     assert server.count("PUT", "/datastore/image") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "cannot read the server's case case"),
+        (b"NRRD0004\ntype: short\n\n", "cannot read the server's case case"),
+        (None, "404"),  # gone meanwhile
+    ],
+)
+def test_a_case_that_cannot_be_loaded_is_explained(
+    panel: Any, server: Scripted, content: bytes | None, said: str
+) -> None:
+    server.images["case"] = server.folder / "case"
+    if content is not None:
+        server.images["case"].write_bytes(content)
+    click(panel.ui.nextButton)
+    until(lambda: not panel.logic.is_busy)
+    assert said in panel.ui.statusLabel.text
+    assert panel.ui.nextButton.enabled
+
+
+def test_a_large_case_arrives_byte_by_byte_the_same(panel: Any, server: Scripted, tmp_path: Path) -> None:
+    from MedReasonerLib import client
+
+    server.images["large"] = server.folder / "large"
+    server.images["large"].write_bytes(np.random.default_rng(0).bytes(5_000_001))  # several times Qt's buffer
+    into, ended = tmp_path / "large", []
+
+    def steps() -> Any:
+        ended.append((yield client.get_case("large", into)))
+
+    panel.logic._run(steps(), str)
+    until(lambda: not panel.logic.is_busy)
+    assert ended[0].body == b""
+    assert into.read_bytes() == server.images["large"].read_bytes()
 
 
 @pytest.mark.parametrize("left_handed", [False, True])

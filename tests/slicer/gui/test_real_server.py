@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK as sitk
 import slicer
+from MedReasonerLib.shown_slice import ijk_to_ras
 from PIL import Image
 
 from medreasoner.contract.answer import Box
 from medreasoner.geometry import box_iou
+from medreasoner.imaging import open_image
 from tests.app.server import RunningServer, data_folder, running
 from tests.collection import DISC
+from tests.dicom_files import series
 from tests.slicer.gui.conftest import ask, click, settle, until
 
 SLOW = 120  # seconds: the machine may be busy
@@ -25,6 +31,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     work = tmp_path_factory.mktemp("server")
     (work / "studies").mkdir()
     shutil.copy(data_folder("nibabel") / "tests" / "data" / "anatomical.nii", work / "studies")
+    series(work / "studies" / "scan")  # oblique, its files named against their order
     with running(work / "studies", work / "run") as found:
         yield found
 
@@ -127,16 +134,66 @@ def test_a_region_is_followed_through_the_volume(real_panel: Any, host: Any) -> 
     assert len(coronal_slices(volume, answer)) > 1
 
 
-def test_the_next_case_comes_from_the_servers_collection(real_panel: Any, host: Any) -> None:
-    click(real_panel.ui.nextButton)
-    wait(real_panel)
-    assert real_panel.ui.statusLabel.text.startswith("Loaded ")
-    assert host.views["Red"].GetBackgroundLayer().GetVolumeNode() is not None
+def next_case(panel: Any, host: Any) -> tuple[str, Any]:
+    """Press Next case; returns its name and the volume in the red view."""
+    click(panel.ui.nextButton)
+    wait(panel)
+    words = panel.ui.statusLabel.text.split()
+    assert words[0] == "Loaded"
     settle()
+    return words[1].rstrip("."), host.views["Red"].GetBackgroundLayer().GetVolumeNode()
+
+
+def test_a_dicom_series_is_the_next_case_is_labelled_and_followed_by_another(
+    real_panel: Any, host: Any, real: RunningServer, tmp_path: Path
+) -> None:
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(real.studies / "scan"))
+    expected = sitk.ReadImage(files)
+    case, volume = next_case(real_panel, host)
+    assert case == pydicom.dcmread(files[0]).SeriesInstanceUID
+    assert_same_place(volume, expected)
+    # a box on the series' own slice, without asking: the server has the image already
+    host.views["Red"].RotateSliceToLowestVolumeAxes()
+    settle()
+    assert "oblique" not in real_panel.ui.shownLabel.text
+    real_panel.ui.questionEdit.plainText = "Where is the bright band?"
+    click(real_panel.ui.drawButton)
+    assert not real_panel.ui.consentFrame.visible
+    answer = real_panel.logic.current
+    size = answer.box.GetSize()
+    answer.box.SetSize(size[0] * 1.4, size[1], size[2])
+    until(lambda: answer.record.edits and not real_panel.logic.is_busy, SLOW)
+    assert answer.mask.count > 0, real_panel.ui.statusLabel.text
+    click(real_panel.ui.saveButton)
+    wait(real_panel)
+    assert real_panel.ui.statusLabel.text == f"Saved on the server as {case}."
+    with real.client() as http:
+        record = http.get("/datastore/label/info", params={"label": case, "tag": "final"}).json()["medreasoner"]
+        (tmp_path / "label").write_bytes(http.get("/datastore/label", params={"label": case, "tag": "final"}).content)
+    assert (record["question"], record["slice_index"]) == ("Where is the bright band?", answer.record.slice_index)
+    saved = open_image(tmp_path / "label").values.transpose(2, 1, 0)
+    np.testing.assert_array_equal(saved != 0, answer.mask.full(expected.GetSize()) != 0)
+    # another one now, and a question about it
+    other, _ = next_case(real_panel, host)
+    assert other == "anatomical"
     ask(real_panel, "Where is the left kidney?", wait=False)
-    assert not real_panel.ui.consentFrame.visible  # nothing has to be uploaded
+    assert not real_panel.ui.consentFrame.visible
     wait(real_panel)
     assert real_panel.ui.statusLabel.text.startswith("Answered")
+
+
+def assert_same_place(volume: Any, expected: sitk.Image) -> None:
+    """Voxels and their positions in the patient, as ITK reads the files."""
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), sitk.GetArrayFromImage(expected))
+    corners = [
+        (0, 0, 0),
+        (expected.GetWidth() - 1, 0, 0),
+        (0, expected.GetHeight() - 1, 0),
+        (0, 0, expected.GetDepth() - 1),
+    ]
+    lps = np.array([expected.TransformIndexToPhysicalPoint(corner) for corner in corners])
+    found = np.column_stack([corners, np.ones(4)]) @ ijk_to_ras(volume).T
+    np.testing.assert_allclose(found[:, :3] * [-1, -1, 1], lps, atol=1e-3)
 
 
 def test_a_question_that_is_too_long_is_explained(real_panel: Any, host: Any) -> None:
