@@ -288,8 +288,8 @@ def test_the_next_case_is_loaded_and_its_label_saved_there(panel: Any, host: Any
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "cannot read the server's case case"),
-        (b"NRRD0004\ntype: short\n\n", "cannot read the server's case case"),
+        (b"", "Slicer cannot read the case case"),
+        (b"NRRD0004\ntype: short\n\n", "Slicer cannot read the case case"),
         (None, "404"),  # gone meanwhile
     ],
 )
