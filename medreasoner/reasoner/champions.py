@@ -174,12 +174,9 @@ class Champions:
             return earlier[-1] if earlier else SHIPPED
 
     def trim(self, keep: int) -> list[int]:
-        """Remove all checkpoints but the newest, and return their numbers.
+        """Remove all checkpoints but the newest `keep`, at least 1, and return their numbers.
 
         The champion, the one before it and what somebody has in `reading` stay in any case.
-
-        Args:
-            keep: how many stay, at least 1.
         """
         if keep < 1:
             raise MedReasonerError(f"a registry of {keep} checkpoints holds none", "keep at least 1")
@@ -197,6 +194,7 @@ class Champions:
         self._check_known(number)
         with (self.path(number) / LINEAGE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH)
+            self._check_known(number)  # `trim` may have held the lock, and taken it away
             yield self.path(number)
 
     @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -203,6 +205,18 @@ def test_trimming_leaves_what_is_being_loaded(champions, challenger):
     assert champions.trim(1) == [1]
     with pytest.raises(CheckpointError, match="no checkpoint 1"), champions.reading(1):
         pass
+
+
+def test_a_checkpoint_that_is_trimmed_while_someone_waits_to_read_it_is_gone(champions, challenger, monkeypatch):
+    champions.propose(challenger, LINEAGE)
+
+    def waits(_file: object, how: int) -> None:
+        assert how == fcntl.LOCK_SH
+        shutil.rmtree(champions.path(1))
+
+    monkeypatch.setattr(fcntl, "flock", waits)
+    with pytest.raises(CheckpointError, match="no checkpoint 1"), champions.reading(1):
+        pytest.fail("there is nothing to read")
 
 
 def test_keeping_none_is_refused(champions):
