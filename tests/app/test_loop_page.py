@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import accumulate
 from pathlib import Path
+from xml.etree import ElementTree
 
 import httpx
 import numpy as np
@@ -22,7 +23,7 @@ from medreasoner.imaging import open_image
 from monailabel_app.gateway.loop import page as page_module
 from monailabel_app.gateway.loop import plots
 from monailabel_app.gateway.loop.collecting import Collector
-from monailabel_app.gateway.loop.figures import Figures, Training, binned
+from monailabel_app.gateway.loop.figures import Figures, Modality, Training, binned
 from monailabel_app.gateway.loop.page import render
 from monailabel_app.gateway.tokens import Role, new_token
 from tests.app.department import Department, at_work, make_department, show
@@ -226,6 +227,14 @@ def test_words_of_users_stay_words() -> None:
     html = render(Figures(images=1, training=training)).decode()
     assert "&lt;img src=x" in html
     assert "<img" not in html
+
+
+def test_a_modality_is_no_formula() -> None:
+    """matplotlib reads what stands between dollars as mathematics, and refuses what is wrong there."""
+    name = "$\\frac{$ <b>"
+    plot = plots.failures_by_modality((Modality(name, 10, 2),))
+    words = "".join(ElementTree.fromstring(plot.light).itertext())
+    assert name in words
 
 
 def test_only_what_has_changed_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

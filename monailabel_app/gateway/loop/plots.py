@@ -22,6 +22,7 @@ _INCHES = (4.7, 2.5)  # about its width on the page at 96 pixels an inch, so tha
 _SETTINGS: Any = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text: small files, the reader's own font
+    "text.parse_math": False,  # a file may call its modality $x$
     "svg.hashsalt": "medreasoner",  # equal figures make equal files
 }
 _drawing = threading.Lock()  # matplotlib's settings belong to the whole process
