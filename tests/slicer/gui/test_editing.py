@@ -315,8 +315,10 @@ def test_a_large_case_arrives_byte_by_byte_the_same(panel: Any, server: Scripted
     def steps() -> Any:
         ended.append((yield client.get_case("large", into)))
 
+    panel.logic.server = client.Server(server.address)
     panel.logic._run(steps(), str)
     until(lambda: not panel.logic.is_busy)
+    assert panel.logic.error is None, panel.ui.statusLabel.text
     assert ended[0].body == b""
     assert into.read_bytes() == server.images["large"].read_bytes()
 
