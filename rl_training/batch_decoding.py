@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from rl_training.forward import rotary_positions, to_patches, vision_tokens
+from rl_training.forward import rotary_positions, to_patches, vision_tokens, with_picture
 
 
 class BatchDecoder:
@@ -42,9 +42,7 @@ class BatchDecoder:
         with torch.inference_mode(), self._autocast():
             seen = vision_tokens(model.model.visual, to_patches(pictures))
             embedded = self._text.embed_tokens(ids)
-            at = start[:, None] + torch.arange(grid * grid, device=self.device)
-            at = at[..., None].expand(-1, -1, embedded.shape[-1])
-            self._forward(embedded.scatter(1, at, seen.to(embedded.dtype)), positions)
+            self._forward(with_picture(embedded, start, seen), positions)
 
     def repeat(self, count: int) -> None:
         """Go on with `count` answers to each prompt, side by side."""

@@ -28,7 +28,7 @@ from medreasoner.reasoner.guided import limited
 from medreasoner.reasoner.wording import Wording
 from rl_training.config import SftConfig
 from rl_training.feed import Feed
-from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
+from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens, with_picture
 from rl_training.pack import load_pictures
 from rl_training.questions import training_entries
 from rl_training.reasoning import article
@@ -54,11 +54,7 @@ def margins(model: Any, tokenizer: Any, feed: Feed, cases: list[Case], pictures:
         shown = np.stack([pictures[feed.samples[case.row]["picture_row"]] for case in some])
         patches = to_patches(torch.from_numpy(shown).to(device).permute(0, 3, 1, 2).float() / 255)
         seen = vision_tokens(model.model.visual, patches)
-        embedded = model.model.language_model.embed_tokens(ids)
-        places = (start[:, None] + torch.arange(seen.shape[1], device=device))[..., None].expand(
-            -1, -1, embedded.shape[-1]
-        )
-        embedded = embedded.scatter(1, places, seen)
+        embedded = with_picture(model.model.language_model.embed_tokens(ids), start, seen)
         grid = int(seen.shape[1] ** 0.5)
         states, _ = text_states(model.model.language_model, embedded, rotary_positions(start, length, grid))
         last = torch.tensor([len(row) - 1 for row in rows])

@@ -89,6 +89,18 @@ def vision_tokens(visual: Any, patches: torch.Tensor, compiled: bool = False) ->
     return visual.merger.mlp(merged)  # type: ignore[no-any-return]
 
 
+def with_picture(embedded: torch.Tensor, image_start: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Put a picture's tokens in the place of the image tokens of its prompt.
+
+    Args:
+        embedded: (batch, length, width), the tokens' embeddings.
+        image_start: (batch,) index of the first image token.
+        seen: (batch, image tokens, width) from `vision_tokens`.
+    """
+    at = image_start[:, None] + torch.arange(seen.shape[1], device=embedded.device)
+    return embedded.scatter(1, at[..., None].expand(-1, -1, embedded.shape[-1]), seen.to(embedded.dtype))
+
+
 def text_states(
     text: Any, embeddings: torch.Tensor, positions: torch.Tensor, tap: tuple[int, ...] = (), compiled: bool = False
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:

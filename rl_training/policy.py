@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.reasoner.adapter import WEIGHTS
 from rl_training.config.embedded import EmbeddedGrpoConfig
-from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
+from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens, with_picture
 
 _ADAPTED = (
     r"model\.(language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
@@ -86,9 +86,7 @@ class Policy:
             )
             behind = lengths[:, None] + torch.arange(answer, device=device)
             ids = torch.cat([prompts, tokens.new_zeros(tokens.shape)], 1).scatter(1, behind, tokens)
-            embedded = core.language_model.embed_tokens(ids)
-            at = image_start[:, None] + torch.arange(grid * grid, device=device)
-            embedded = embedded.scatter(1, at[..., None].expand(-1, -1, embedded.shape[-1]), seen.to(embedded.dtype))
+            embedded = with_picture(core.language_model.embed_tokens(ids), image_start, seen)
             positions = rotary_positions(image_start, ids.shape[1], grid)
             states, _ = text_states(core.language_model, embedded, positions, compiled=self.compiled)
             before = (behind - 1)[..., None].expand(-1, -1, states.shape[-1])

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from rl_training.forward import rotary_positions, rotate, to_patches, vision_tokens
+from rl_training.forward import rotary_positions, rotate, to_patches, vision_tokens, with_picture
 
 _LOOK_EVERY = 8  # tokens between two looks at whether all answers are written
 
@@ -97,12 +97,9 @@ class Sampler:
         text, (count, longest) = self._model.model.language_model, ids.shape
         grid = pictures.shape[-1] // 28
         seen = vision_tokens(self._model.model.visual, to_patches(pictures).to(self._cache.dtype))
-        at = image_start[:, None] + torch.arange(grid * grid, device=ids.device)
-        embedded = text.embed_tokens(ids)
-        embedded = embedded.scatter(1, at[..., None].expand(-1, -1, embedded.shape[-1]), seen.to(embedded.dtype))
         cache = DynamicCache(config=text.config)
         states = text(
-            inputs_embeds=embedded,
+            inputs_embeds=with_picture(text.embed_tokens(ids), image_start, seen),
             position_ids=rotary_positions(image_start, longest, grid),
             past_key_values=cache,
             use_cache=True,

@@ -110,7 +110,7 @@ class Canvas:
         and a resumed run goes on with the same; several `wordings` of a target are moved differently.
         """
         self.rows, self.card = rows, card
-        self._moved = _Moves(card.canvas, seed) if augment else None
+        self._moves = _Moves(card.canvas, seed) if augment else None
         self.shown = lru_cache(maxsize=_OPEN)(self._shown)
 
     def __len__(self) -> int:
@@ -119,8 +119,8 @@ class Canvas:
     def _shown(self, index: int) -> Shown:
         """Open a row; raises `DataError` naming it."""
         row = self.rows[index]
-        if self._moved is not None:
-            return self._moved(row, index)
+        if self._moves is not None:
+            return self._moves(row, index)
         seen = row.example.picture()
         fit = Letterbox.of(seen.width, seen.height, self.card.canvas)
         picture = Picture(fit.picture(seen.pixels), modality=row.example.modality)
@@ -131,7 +131,7 @@ class Canvas:
             mask = fit.mask(mask)
             place = place_of(mask)
         else:
-            place = _moved(row.example, fit)
+            place = _on_canvas(row.example, fit)
         if place is None:
             raise DataError(f"{row.example.where}: nothing of the target is left on the canvas", "leave the row out")
         return Shown(row, picture, mask, place)
@@ -202,7 +202,7 @@ def taught(shown: Shown, canvas: int) -> Answer:
     return GroundingAnswer(box, points, text)
 
 
-def _moved(example: Example, fit: Letterbox) -> Place | None:
+def _on_canvas(example: Example, fit: Letterbox) -> Place | None:
     """Bring a known box and points onto the canvas; a point names a pixel, whose centre is moved."""
     if example.box is None or example.points is None:
         return None

@@ -26,7 +26,7 @@ from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
 from rl_training.config import SftConfig
 from rl_training.feed import Batch, Feed
-from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens
+from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens, with_picture
 from rl_training.losses import expected_number, giou, mask_loss, soft_number_loss
 from rl_training.pack import load_masks, load_pictures
 from rl_training.questions import training_absent, training_entries
@@ -111,10 +111,7 @@ class Learner(nn.Module):
         config, core = self.config, self.model.model
         grid = config.canvas // 28
         seen = vision_tokens(core.visual, to_patches(pictures), self.compiled)
-        embedded = core.language_model.embed_tokens(ids)
-        at = image_start[:, None] + torch.arange(grid * grid, device=ids.device)
-        spread = at[..., None].expand(-1, -1, embedded.shape[-1])
-        embedded = embedded.scatter(1, spread, seen.to(embedded.dtype))
+        embedded = with_picture(core.language_model.embed_tokens(ids), image_start, seen)
         positions = rotary_positions(image_start, ids.shape[1], grid)
         states, tapped = text_states(core.language_model, embedded, positions, config.mask_layers, self.compiled)
 
@@ -138,6 +135,7 @@ class Learner(nn.Module):
         coarse = F.avg_pool2d((masks * there[:, None, None])[:, None], CELL)[:, 0]
         masks_loss = torch.zeros((), device=ids.device)
         cells = 28 // CELL
+        at = image_start[:, None] + torch.arange(grid * grid, device=ids.device)
         for head, hidden in zip(self.mask_heads, tapped, strict=True):
             patch = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
             drawn = head(patch.float()).reshape(-1, grid, grid, cells, cells).transpose(2, 3)
