@@ -1,7 +1,7 @@
 """Dice of the masks that a frozen LiteMedSAM draws for many answers about a few pictures, on the training device.
 
 `rl_training.rewards.mask_dice` asks the product's expert once an answer; this asks for all answers about a picture at
-once, on the canvas of the network. tests/rl/test_mask_scores.py holds the two to each other.
+once, on the canvas of the network. tests/rl/test_embedded_grpo.py holds the two to each other.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rl_training.mask_scores import MaskScores
 from rl_training.policy import Asked, Policy
 from rl_training.rewards import REWARDS, iou
 from rl_training.rewards.reading import read
-from rl_training.rollout import Sampler, Samples
+from rl_training.rollout import Sampler
 from rl_training.sft import TAIL, Learner
 from rl_training.warp import Freedom, boxes_and_points, warp_batch
 
@@ -40,9 +41,9 @@ class Run:
         self.learner.compiled = device.type == "cuda"
         self.optimizer = torch.optim.AdamW(self.policy.parameters, lr=1.0, betas=(0.9, 0.95), weight_decay=0.0)
         self.opening = self.tokenizer("<think>", add_special_tokens=False)["input_ids"]
-        stop, pad = self.tokenizer.convert_tokens_to_ids("<|im_end|>"), self.tokenizer.pad_token_id
-        rows = config.questions * config.group
-        self.sampler = Sampler(self.policy.actor, rows, config.prompt, config.answer, stop, pad)
+        self.stop = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        rows, pad = config.questions * config.group, self.tokenizer.pad_token_id
+        self.sampler = Sampler(self.policy.actor, rows, config.prompt, config.answer, self.stop, pad)
         self.mask_scores = MaskScores(device) if "mask_dice" in config.rewards else None
 
     def train_step(self, pictures: torch.Tensor, masks: torch.Tensor) -> dict[str, float]:
@@ -95,7 +96,7 @@ class Run:
         asked = self.asked(batch, pictures)
         self.policy.refresh_actor()
         samples = self.sampler.sample(asked.ids, asked.lengths, asked.image_start, pictures)
-        texts = ["<think>" + text for text in self.tokenizer.batch_decode(_trimmed(samples))]
+        texts = ["<think>" + text for text in self.tokenizer.batch_decode(answers_before(self.stop, samples.tokens))]
         scores = self._scores(batch, pictures, masks, texts)
         total = torch.tensor([sum(config.rewards[n] * scores[n][i] for n in config.rewards) for i in range(len(texts))])
         advantage = group_advantages(total, config.group).to(self.device)
@@ -108,9 +109,8 @@ class Run:
             tokens, counted = samples.tokens[some], written[some]
             likely = self.policy.log_likelihoods(few, tokens)
             apart = low_variance_divergence(likely, self.policy.log_likelihoods(few, tokens, start=True))
-            gain = (
-                advantage[some, None] * (likely - likely.detach()).exp()
-            )  # on policy: the ratio is 1, its slope is not
+            ratio = (likely - likely.detach()).exp()  # on policy it is 1, and its slope that of the likelihood
+            gain = advantage[some, None] * ratio
             loss = ((config.kl_weight * apart - gain) * counted).sum() / count
             loss.backward()  # type: ignore[no-untyped-call]
             divergence += float((apart.detach() * counted).sum() / count)
@@ -188,7 +188,6 @@ def low_variance_divergence(policy: torch.Tensor, start: torch.Tensor) -> torch.
     return difference.exp() - difference - 1
 
 
-def _trimmed(samples: Samples) -> list[list[int]]:
-    """Return each answer's tokens without its stop token and what follows; one that was cut off keeps all."""
-    rows = zip(samples.tokens.tolist(), samples.lengths.tolist(), strict=True)
-    return [tokens[: length - 1] if length < len(tokens) else tokens for tokens, length in rows]
+def answers_before(stop: int, tokens: torch.Tensor) -> list[list[int]]:
+    """Return the tokens of each row, (rows, answer), before its stop token; all of a row that was cut off."""
+    return [list(takewhile(lambda token: token != stop, row)) for row in tokens.tolist()]

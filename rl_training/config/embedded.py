@@ -78,6 +78,8 @@ class EmbeddedGrpoConfig:
             raise MedReasonerError(f"no such rewards: {unknown}", f"choose from {', '.join(REWARDS)}")
         if not self.rewards and not self.supervised_weight:
             raise MedReasonerError("nothing is rewarded or taught", "set rewards, supervised_weight or both")
+        if self.group < 2:
+            raise MedReasonerError("a group of one answer has no advantage to compare", "set group to 2 or more")
         if self.questions % self.micro_batch:
             raise MedReasonerError(
                 f"{self.questions} questions do not divide into micro-batches of {self.micro_batch}",

@@ -29,7 +29,7 @@ from rl_training.mask_scores import MaskScores
 from rl_training.pack import load_masks, load_pictures
 from rl_training.policy import Asked, Policy
 from rl_training.questions import training_absent, training_entries
-from rl_training.reinforcement import Run, group_advantages, low_variance_divergence
+from rl_training.reinforcement import Run, answers_before, group_advantages, low_variance_divergence
 from rl_training.rewards import mask_dice, masks_from
 from rl_training.tiny import configuration
 from tests.collection import make_collection
@@ -135,6 +135,11 @@ def test_the_divergence_is_that_of_the_distributions() -> None:
     assert (estimate >= 0).all()
     assert float(estimate.mean()) == pytest.approx(float((policy.exp() * (policy - start)).sum()), rel=0.02)
     assert torch.equal(low_variance_divergence(policy, policy), torch.zeros(6))
+
+
+def test_an_answer_ends_before_its_stop_token_also_where_that_is_the_last_that_fits() -> None:
+    tokens = torch.tensor([[5, 6, 1, 0], [5, 6, 7, 1], [5, 6, 7, 8], [1, 0, 0, 0]])
+    assert answers_before(1, tokens) == [[5, 6], [5, 6, 7], [5, 6, 7, 8], []]
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +251,7 @@ def test_a_run_goes_on_as_if_never_cut_off_and_evaluates(collection: tuple[Path,
 WRONG = {
     "an unknown reward": ({"rewards": {"praise": 1}}, "no such rewards"),
     "nothing to learn from": ({}, "nothing is rewarded or taught"),
+    "a group of one, whose deviation is not a number": ({"rewards": {"absent": 1}, "group": 1}, "group of one"),
     "batches that do not divide": ({"rewards": {"absent": 1}, "questions": 3, "micro_batch": 2}, "do not divide"),
 }
 
