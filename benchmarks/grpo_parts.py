@@ -28,8 +28,8 @@ from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForCondition
 from benchmarks.grpo_step import STEP_FILE, Step
 from medreasoner.contract.answer import Box, Point
 from medreasoner.evaluation.questions import Entry
+from medreasoner.folders import embedded_folder
 from medreasoner.reasoner.card import ReasonerCard
-from medreasoner.reasoner.catalogue import embedded_folder
 from rl_training.checkpoints import last_whole
 from rl_training.config import GrpoConfig, Lora, Vllm
 from rl_training.dataset import Example
