@@ -16,7 +16,7 @@ import numpy as np
 import slicer
 
 from medreasoner.contract.label import LabelRecord
-from MedReasonerLib import markups, segments
+from MedReasonerLib import markups, nodes, segments
 from MedReasonerLib.geometry import PicturePlane
 from MedReasonerLib.mask import Mask
 from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
@@ -55,6 +55,7 @@ class SceneAnswer:
             "slice_to_ras": shown.slice_to_ras.tolist(),
             "oblique": shown.is_oblique,
             "digest": mask.digest,
+            "empty": not mask.count,
             "to_ijk": shown.plane.to_ijk.tolist(),
             "size": list(shown.plane.size),
         }
@@ -112,6 +113,11 @@ class SceneAnswer:
         return str(self.facts["digest"])
 
     @property
+    def came_empty(self) -> bool:
+        """Whether the server's mask held nothing; reading the segment to see would take longer."""
+        return bool(self.facts["empty"])
+
+    @property
     def can_undo(self) -> bool:
         return self.node.GetNodeReference("earlier") is not None
 
@@ -135,7 +141,12 @@ class SceneAnswer:
         """Take a new mask (and box, points) for this answer; `undo` goes back."""
         self._keep([*self._earlier(), {"answer": self.node.GetText(), "mask": self.mask.packed()}])
         record = replace(self.record, absent=False, **fields).edited(what)
-        new = {"record": json.loads(record.to_json()), "confidence": confidence, "digest": mask.digest}
+        new = {
+            "record": json.loads(record.to_json()),
+            "confidence": confidence,
+            "digest": mask.digest,
+            "empty": not mask.count,
+        }
         self._write({**self.facts, **new})
         self._show(mask, keep_markups=True)
 
@@ -174,7 +185,7 @@ class SceneAnswer:
         """Remove everything of this answer, and nothing else."""
         self._keep([])
         for node in (self.box, self.points, self.segmentation, self.node):
-            _remove(node)
+            nodes.remove(node)
 
     def show_part(self, part: str, visible: bool) -> None:
         """Show or hide the box, the points or the segmentation."""
@@ -186,19 +197,10 @@ class SceneAnswer:
 
     def _earlier(self) -> list[dict[str, Any]]:
         """The answer's text and mask before each change, oldest first."""
-        node = self.node.GetNodeReference("earlier")
-        return [] if node is None else json.loads(node.GetText())
+        return nodes.hidden_values(self.node, "earlier")
 
     def _keep(self, earlier: list[dict[str, Any]]) -> None:
-        node = self.node.GetNodeReference("earlier")
-        if not earlier:
-            _remove(node)
-            return
-        if node is None:
-            node = self.node.GetScene().AddNewNodeByClass("vtkMRMLTextNode", f"{self.node.GetName()} earlier")
-            node.SetHideFromEditors(True)
-            self.node.SetNodeReferenceID("earlier", node.GetID())
-        node.SetText(json.dumps(earlier[-_MAX_UNDO:]))
+        nodes.hide_values(self.node, "earlier", earlier[-_MAX_UNDO:])
 
     def _write(self, facts: dict[str, Any]) -> None:
         self.node.SetText(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -212,7 +214,7 @@ class SceneAnswer:
         for part, where in (("box", record.box), ("points", record.points)):
             node = self.node.GetNodeReference(part)
             if where is None:
-                _remove(node)
+                nodes.remove(node)
         if mask.count or self.segmentation is not None:
             node = self._part("segmentation", "vtkMRMLSegmentationNode")
             segments.paint(node, self.volume, mask, record.target or "answer")
@@ -230,22 +232,8 @@ class SceneAnswer:
 
 def answers_in(scene: Any) -> list[SceneAnswer]:
     """The answers of a scene, oldest first, those of a loaded scene too."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLTextNode", scene)
-    return [SceneAnswer(node) for node in nodes if node.GetAttribute(KIND) and node.GetNodeReference("volume")]
-
-
-def _remove(node: Any) -> None:
-    """Remove a node with its display and storage nodes, which would stay behind."""
-    if node is None:
-        return
-    scene, owned = node.GetScene(), [node]
-    if node.IsA("vtkMRMLDisplayableNode"):
-        owned += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
-    if node.IsA("vtkMRMLStorableNode"):
-        owned.append(node.GetStorageNode())
-    for each in owned:
-        if each is not None:
-            scene.RemoveNode(each)
+    texts = slicer.util.getNodesByClass("vtkMRMLTextNode", scene)
+    return [SceneAnswer(node) for node in texts if node.GetAttribute(KIND) and node.GetNodeReference("volume")]
 
 
 def _short(question: str) -> str:

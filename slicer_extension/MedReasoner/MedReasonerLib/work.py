@@ -173,11 +173,11 @@ class Work:
         self.select(answer)
         if answer.record.absent:
             return "Answered: not present in this slice."
-        return "Answered." if answer.mask.count else "Answered, but the mask is empty: move the box."
+        return "Answered, but the mask is empty: move the box." if answer.came_empty else "Answered."
 
     def _refined(self, answer: SceneAnswer) -> str:
         self.select(answer)
-        return "New mask." if answer.mask.count else "The mask is empty: move the box."
+        return "The mask is empty: move the box." if answer.came_empty else "New mask."
 
     def _loaded(self, found: Optional[tuple[str, Path, bool]]) -> str:
         if found is None:

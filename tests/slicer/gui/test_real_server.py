@@ -129,9 +129,17 @@ def test_a_drawn_box_gets_its_mask_on_the_slice_shown(real_panel: Any, host: Any
 @pytest.mark.nightly
 def test_a_region_is_followed_through_the_volume(real_panel: Any, host: Any) -> None:
     volume, answer = region_on_head(real_panel, host)
+    key, before = answer.record.slice_index, answer.mask.digest
     click(real_panel.ui.volumeButton)
     wait(real_panel)
-    assert len(coronal_slices(volume, answer)) > 1
+    assert real_panel.ui.statusLabel.text == "New mask."
+    found = coronal_slices(volume, answer)
+    assert found[0] < key < found[-1]  # both ways
+    assert found == list(range(found[0], found[-1] + 1))  # without a gap
+    assert [edit.what for edit in answer.record.edits] == ["box", "mask"]
+    click(real_panel.ui.undoButton)
+    assert coronal_slices(volume, answer) == [key]
+    assert answer.mask.digest == before
 
 
 def next_case(panel: Any, host: Any) -> tuple[str, Any]:
