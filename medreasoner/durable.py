@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +53,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: there is something at `path`, or the folder around it cannot be written.
     """
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
+    partial = path.parent / f"{PARTIAL}{uuid.uuid4().hex[:8]}"  # tempfile's own would be closed to others for good
     try:
+        partial.mkdir()
         yield partial
         for found in (*partial.rglob("*"), partial):
             _sync(found)

@@ -29,7 +29,7 @@ from rl_training.dataset import Collection, DataError, QuestionFile, Reader, Sav
 from rl_training.dataset.data_card import as_markdown, data_card
 from rl_training.dataset.gathering import Gathered, gather
 from rl_training.dataset.leakage import Leaks, find_leaks
-from rl_training.dataset.prepared import new_folder, write_text
+from rl_training.dataset.prepared import new_folder
 from rl_training.dataset.saved_labels import SHELF
 from rl_training.dataset.splitting import SHARES, cut
 
@@ -112,15 +112,15 @@ def prepare(
     places = dict(Counter(g.place for g in usable)) | ({"left out": len(bad)} if bad else {})
     card = data_card(data.resolve().stem, rows, leaks, hashlib.sha256(lines.encode()).hexdigest(), places)
     if folder is not None:
-        write_text(folder / "samples.jsonl", lines)
-        write_text(folder / "data_card.json", json.dumps(card, indent=1) + "\n")
-        write_text(folder / "DATA_CARD.md", as_markdown(card))
+        (folder / "samples.jsonl").write_text(lines, encoding="utf-8")
+        (folder / "data_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        (folder / "DATA_CARD.md").write_text(as_markdown(card), encoding="utf-8")
         for name, empty in (("questions.json", "{}"), ("absent_questions.json", "[]")):
             shared = data / name
             if isinstance(reader, Collection) and shared.is_file():
                 shutil.copyfile(shared, folder / name)
             else:
-                write_text(folder / name, f"{empty}\n")
+                (folder / name).write_text(f"{empty}\n", encoding="utf-8")
     return card
 
 

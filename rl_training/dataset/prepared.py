@@ -16,9 +16,6 @@ import errno
 import hashlib
 import io
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medreasoner import durable
 from medreasoner.contract.answer import Box
 from medreasoner.evaluation.kinds import kind_of, modality_word
 from rl_training.dataset.example import DataError, Example, Points
@@ -36,32 +34,25 @@ from rl_training.dataset.placing import is_dispersed
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out` that becomes `out` when the block ends, and vanishes when it fails.
+    """Yield a folder for images and masks, beside `out`, that becomes `out` when the block ends, and vanishes when it fails.
 
     Raises:
         DataError: `out` exists already, cannot be made, or the disk is full.
     """
     if out.exists():
         raise DataError(f"{out} exists already", "name a new folder: prepared collections are not changed")
-    temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.parent / f".{out.name}-{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
-        (temporary / "images").mkdir()
-        (temporary / "masks").mkdir()
-        yield temporary
-        temporary.rename(out)
-        _to_disk(out.parent)
+        with durable.new_folder(out) as temporary:
+            (temporary / "images").mkdir()
+            (temporary / "masks").mkdir()
+            yield temporary
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise DataError(
             f"{out} cannot be written: {'the disk is full' if full else error.strerror or error}",
             "nothing of it was left behind; free some space or choose another folder",
         ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary)
 
 
 def write_png(folder: Path, pixels: NDArray[np.uint8]) -> str:
@@ -73,14 +64,6 @@ def write_png(folder: Path, pixels: NDArray[np.uint8]) -> str:
     if not path.exists():
         path.write_bytes(encoded)
     return f"{folder.name}/{path.name}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file and wait until the disk has it."""
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def row_of(
@@ -116,11 +99,3 @@ def row_of(
 
 def _outwards(box: Box) -> list[int]:
     return [math.floor(box.x_min), math.floor(box.y_min), math.ceil(box.x_max), math.ceil(box.y_max)]
-
-
-def _to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

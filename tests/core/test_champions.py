@@ -219,6 +219,12 @@ def test_a_checkpoint_that_is_trimmed_while_someone_waits_to_read_it_is_gone(cha
         pytest.fail("there is nothing to read")
 
 
+def test_the_umask_says_who_may_read_a_checkpoint(champions, challenger, tmp_path):
+    champions.propose(challenger, LINEAGE)
+    (tmp_path / "plain").mkdir()
+    assert champions.path(1).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_keeping_none_is_refused(champions):
     with pytest.raises(MedReasonerError, match="holds none"):
         champions.trim(0)

@@ -239,9 +239,9 @@ def test_a_full_disk_leaves_nothing_behind(
         if part in str(path):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    write_bytes, write_text = Path.write_bytes, prepared_folder.write_text
+    write_bytes, write_text = Path.write_bytes, Path.write_text
     monkeypatch.setattr(Path, "write_bytes", lambda path, data: (full(path), write_bytes(path, data))[1])
-    monkeypatch.setattr("rl_training.prepare.write_text", lambda path, text: (full(path), write_text(path, text))[1])
+    monkeypatch.setattr(Path, "write_text", lambda path, *a, **k: (full(path), write_text(path, *a, **k))[1])
     result = run(hospital, tmp_path / "out")
     assert result.code == 2 and "the disk is full" in result.errors
     assert list(tmp_path.iterdir()) == []
