@@ -34,7 +34,7 @@ from rl_training.dataset.placing import is_dispersed
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder for images and masks, beside `out`, that becomes `out` when the block ends, and vanishes when it fails.
+    """Yield a folder for images and masks that becomes `out` when the block ends, and vanishes when it fails.
 
     Raises:
         DataError: `out` exists already, cannot be made, or the disk is full.
