@@ -7,8 +7,8 @@ the tests in a process of its own, which answers from the brightness of a 512 x 
 time from pressing Ask to the mask in the scene, less the time between the last byte sent and the reply: what the panel
 itself needs. "Block" is the longest time in which a 1 ms timer of the user interface could not fire; "own" is how much
 of such a time its thread spent at work, which a busy machine does not lengthen. VTK works on other threads too: with
-VTK_SMP_BACKEND_IN_USE=Sequential all of it counts. For the next case, Slicer reads a file in one piece, which is told
-apart ("slicer_reads").
+VTK_SMP_BACKEND_IN_USE=Sequential all of it counts. Told apart is what no script can divide: for the next case Slicer reads
+a file ("slicer_reads"), and Python at times looks through all its memory for what nobody uses ("python_collects").
 
 Needs Python 3.11 (slicer-core); set nothing else: QT_QPA_PLATFORM becomes offscreen.
 """
@@ -16,13 +16,14 @@ Needs Python 3.11 (slicer-core); set nothing else: QT_QPA_PLATFORM becomes offsc
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -42,22 +43,27 @@ class Heartbeat:
 
         self._timer = qt.QTimer()
         self._timer.setTimerType(qt.Qt.PreciseTimer)
-        self._timer.timeout.connect(self.beat)
+        self._timer.timeout.connect(self._beat)
         self.reset()
         self._timer.start(1)
 
     def reset(self) -> None:
         self.longest = self.own = 0.0
-        self.skip()
-
-    def skip(self) -> None:
-        """Leave out what came since the last beat."""
         self._last, self._worked = time.perf_counter(), time.thread_time()
 
-    def beat(self) -> None:
-        self.longest = max(self.longest, time.perf_counter() - self._last)
-        self.own = max(self.own, time.thread_time() - self._worked)
-        self.skip()
+    @contextmanager
+    def told_apart(self, seconds: list[float]) -> Iterator[None]:
+        """What runs inside belongs to no pause; how long it took is added to the list."""
+        start, worked = time.perf_counter(), time.thread_time()
+        yield
+        seconds.append(time.perf_counter() - start)
+        self._last += seconds[-1]
+        self._worked += time.thread_time() - worked
+
+    def _beat(self) -> None:
+        now, worked = time.perf_counter(), time.thread_time()
+        self.longest, self.own = max(self.longest, now - self._last), max(self.own, worked - self._worked)
+        self._last, self._worked = now, worked
 
 
 def serve(to_parent: Connection) -> None:
@@ -167,51 +173,61 @@ def show(host: Any, panel: Any, volume: Any, tilt: float = 0.0) -> None:
     panel.panel._show_slice()
 
 
-def reading_told_apart(beat: Heartbeat, reads: list[float]) -> None:
-    """Measure Slicer's own reading of a volume by itself: it is one call, and no script can divide it."""
+@contextmanager
+def undivided(beat: Heartbeat) -> Iterator[tuple[list[float], list[float]]]:
+    """Tell apart Slicer's reading of files and Python's full collections; yields the seconds that each of them took."""
     import slicer
 
-    read = slicer.util.loadVolume
+    reads: list[float] = []
+    collections: list[float] = []
+    read, running = slicer.util.loadVolume, ExitStack()
 
     def load(*arguments: Any) -> Any:
-        beat.beat()
-        start = time.thread_time()
-        volume = read(*arguments)
-        reads.append(time.thread_time() - start)
-        beat.skip()
-        return volume
+        with beat.told_apart(reads):
+            return read(*arguments)
+
+    def collect(phase: str, about: dict[str, int]) -> None:
+        if about["generation"] == 2 and phase == "start":
+            running.enter_context(beat.told_apart(collections))
+        elif about["generation"] == 2:
+            running.close()
 
     slicer.util.loadVolume = load
+    gc.callbacks.append(collect)
+    try:
+        yield reads, collections
+    finally:
+        gc.callbacks.remove(collect)
+        slicer.util.loadVolume = read
 
 
 def measure(slices: int, repeats: int) -> dict[str, Any]:
     """Seconds by kind of work: medians, and the longest that the user interface stood still."""
     rows: dict[str, list[dict[str, float]]] = {}
-    reads: list[float] = []
     with large_panel(slices) as (host, panel, volume):
         import slicer
         from MedReasonerLib.exchange import Exchange
 
         ui, beat, watch = panel.ui, Heartbeat(), Stopwatch(Exchange)
-        reading_told_apart(beat, reads)
 
         def run(kind: str, work: Any) -> None:
             rows.setdefault(kind, []).append(timed(work, panel, beat, watch))
 
-        for number in range(repeats):
-            slicer.util.arrayFromVolume(volume)[0, 0, 0] = number
-            slicer.util.arrayFromVolumeModified(volume)  # so that it is sent again
-            show(host, panel, volume)
-            run("first", ui.askButton.click)
-            run("further", ui.askButton.click)
-            run("edited", panel.logic.refine)
-            run("whole_volume", ui.volumeButton.click)
-            run("undone", ui.undoButton.click)
-            run("saved", ui.saveButton.click)
-            show(host, panel, volume, tilt=25.0)
-            run("oblique", ui.askButton.click)
-            run("oblique_edited", panel.logic.refine)
-            run("next_case", ui.nextButton.click)
+        with undivided(beat) as (reads, collections):
+            for number in range(repeats):
+                slicer.util.arrayFromVolume(volume)[0, 0, 0] = number
+                slicer.util.arrayFromVolumeModified(volume)  # so that it is sent again
+                show(host, panel, volume)
+                run("first", ui.askButton.click)
+                run("further", ui.askButton.click)
+                run("edited", panel.logic.refine)
+                run("whole_volume", ui.volumeButton.click)
+                run("undone", ui.undoButton.click)
+                run("saved", ui.saveButton.click)
+                show(host, panel, volume, tilt=25.0)
+                run("oblique", ui.askButton.click)
+                run("oblique_edited", panel.logic.refine)
+                run("next_case", ui.nextButton.click)
     found: dict[str, Any] = {"volume": f"512 x 512 x {slices} int16, {slices // 2} MiB"}
     for kind, runs in rows.items():
         found[kind] = {
@@ -219,8 +235,7 @@ def measure(slices: int, repeats: int) -> dict[str, Any]:
             **{f"median_{n}_s": round(statistics.median(r[n] for r in runs), 4) for n in ("block", "own_block")},
             **{f"longest_{n}_s": round(max(r[n] for r in runs), 4) for n in ("block", "own_block")},
         }
-    found["next_case"]["slicer_reads_s"] = round(max(reads), 4)
-    return found
+    return {**found, "slicer_reads_s": round(max(reads), 4), "python_collects_s": round(max(collections, default=0), 4)}
 
 
 def main() -> None:
