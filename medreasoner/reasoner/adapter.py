@@ -1,7 +1,8 @@
 """Low-rank adapters (LoRA, Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685) in PEFT's own two files.
 
-A folder with an adapter is small: it names the folder whose weights it changes (`ReasonerCard.base`), or lies beside
-them. The product merges adapters when it loads a folder, so that an answer costs the same with and without one.
+A folder with an adapter is small: it names the folder whose weights it changes (`ReasonerCard.base`). Beside int8 rows
+an adapter may also lie in the same folder. The product merges adapters when it loads a folder, so that an answer costs
+the same with and without one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from medreasoner.contract.errors import CheckpointError
-from medreasoner.reasoner.adapter import merge_adapter
+from medreasoner.reasoner.adapter import has_adapter, merge_adapter
 from medreasoner.reasoner.card import ReasonerCard, base_folder
 from medreasoner.reasoner.quantised import folder_hash, load_quantised
 
@@ -60,6 +60,7 @@ def load_model(folder: Path, card: ReasonerCard, device: str) -> tuple[Any, str]
             model.tie_weights()
             _restore_buffers(model)
         else:
+            _check_plain(base)
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype, local_files_only=True)
         if folder != base:
             _check_base(folder, card, base)
@@ -78,6 +79,15 @@ def _check_base(folder: Path, card: ReasonerCard, base: Path) -> None:
         raise CheckpointError(
             f"{folder} was trained on other weights than those in {base}, which an update has replaced",
             "train it again, or go back to the release that it was trained with",
+        )
+
+
+def _check_plain(base: Path) -> None:
+    """Refuse an adapter beside plain weights: transformers adds it where PEFT is installed, and else leaves it out."""
+    if has_adapter(base):
+        raise CheckpointError(
+            f"{base} holds an adapter beside plain weights",
+            "put it into a folder of its own, with a medreasoner.json that names this one as its base",
         )
 
 

@@ -105,6 +105,16 @@ def test_an_adapter_of_an_earlier_release_is_refused(base: Path, adapter: Path, 
         LocalReasoner(folder, "cpu")
 
 
+def test_an_adapter_beside_plain_weights_is_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """transformers would add it where PEFT is installed, and leave it out on a server without PEFT."""
+    shutil.copytree(base, tmp_path / "both")
+    for name in (CONFIG, WEIGHTS):
+        shutil.copy(adapter / name, tmp_path / "both")
+    with pytest.raises(CheckpointError, match="beside plain weights") as caught:
+        LocalReasoner(tmp_path / "both", "cpu")
+    assert "as its base" in caught.value.hint
+
+
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / CONFIG
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
