@@ -7,8 +7,8 @@ the tests in a process of its own, which answers from the brightness of a 512 x 
 time from pressing Ask to the mask in the scene, less the time between the last byte sent and the reply: what the panel
 itself needs. "Block" is the longest time in which a 1 ms timer of the user interface could not fire; "own" is how much
 of such a time its thread spent at work, which a busy machine does not lengthen. VTK works on other threads too: with
-VTK_SMP_BACKEND_IN_USE=Sequential all of it counts. Told apart is what no script can divide: for the next case Slicer reads
-a file ("slicer_reads"), and Python at times looks through all its memory for what nobody uses ("python_collects").
+VTK_SMP_BACKEND_IN_USE=Sequential all of it counts. Told apart is what no script can divide: for the next case Slicer
+reads a file ("slicer_reads"), and Python tidies its memory at times ("python_collects"); the longest of each is given.
 
 Needs Python 3.11 (slicer-core); set nothing else: QT_QPA_PLATFORM becomes offscreen.
 """
