@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from medreasoner.contract.answer import AbsentAnswer
+from rl_training.batch import Batch
 from rl_training.config import EmbeddedGrpoConfig
-from rl_training.feed import Batch, Feed
+from rl_training.feed import Feed
 from rl_training.mask_scores import MaskScores
 from rl_training.policy import Asked, Policy
 from rl_training.rewards import REWARDS, iou
 from rl_training.rewards.reading import read
-from rl_training.rollout import Sampler
+from rl_training.rollout import Sampler, Samples
 from rl_training.sft import TAIL, Learner
 from rl_training.warp import Freedom, boxes_and_points, warp_batch
 
@@ -100,20 +101,7 @@ class Run:
         scores = self._scores(batch, pictures, masks, texts)
         total = torch.tensor([sum(config.rewards[n] * scores[n][i] for n in config.rewards) for i in range(len(texts))])
         advantage = group_advantages(total, config.group).to(self.device)
-        written = torch.arange(config.answer, device=self.device) < samples.lengths[:, None]
-        count, divergence = written.sum(), 0.0
-        rows = config.micro_batch * config.group
-        for part in range(config.questions // config.micro_batch):
-            some = slice(part * rows, (part + 1) * rows)
-            few = asked.part(part * config.micro_batch, (part + 1) * config.micro_batch)
-            tokens, counted = samples.tokens[some], written[some]
-            likely = self.policy.log_likelihoods(few, tokens)
-            apart = low_variance_divergence(likely, self.policy.log_likelihoods(few, tokens, start=True))
-            ratio = (likely - likely.detach()).exp()  # on policy it is 1, and its slope that of the likelihood
-            gain = advantage[some, None] * ratio
-            loss = ((config.kl_weight * apart - gain) * counted).sum() / count
-            loss.backward()  # type: ignore[no-untyped-call]
-            divergence += float((apart.detach() * counted).sum() / count)
+        divergence = self._learn(asked, samples, advantage)
         there = batch.there.repeat_interleave(config.group).tolist()
         ious = [value for value in scores["iou"] if value is not None]
         kinds = [read(text) for text in texts]
@@ -128,6 +116,24 @@ class Run:
             "completions/mean_length": float(samples.lengths.float().mean()),
             "groups_without_difference": float((advantage.reshape(-1, config.group) == 0).all(1).float().mean()),
         }
+
+    def _learn(self, asked: Asked, samples: Samples, advantage: torch.Tensor) -> float:
+        """Add up the gradients of GRPO's loss; return the mean divergence from the start, nats a token."""
+        config = self.config
+        written = torch.arange(config.answer, device=self.device) < samples.lengths[:, None]
+        count, divergence = written.sum(), 0.0
+        rows = config.micro_batch * config.group
+        for part in range(config.questions // config.micro_batch):
+            some = slice(part * rows, (part + 1) * rows)
+            few = asked.part(part * config.micro_batch, (part + 1) * config.micro_batch)
+            tokens, counted = samples.tokens[some], written[some]
+            likely = self.policy.log_likelihoods(few, tokens)
+            apart = low_variance_divergence(likely, self.policy.log_likelihoods(few, tokens, start=True))
+            ratio = (likely - likely.detach()).exp()  # on policy it is 1, and its slope that of the likelihood
+            loss = ((config.kl_weight * apart - advantage[some, None] * ratio) * counted).sum() / count
+            loss.backward()  # type: ignore[no-untyped-call]
+            divergence += float((apart.detach() * counted).sum() / count)
+        return divergence
 
     def _scores(
         self, batch: Batch, pictures: torch.Tensor, masks: torch.Tensor, texts: list[str]
