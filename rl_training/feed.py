@@ -10,7 +10,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from medreasoner.contract.errors import MedReasonerError
 from medreasoner.evaluation.kinds import ABSENT_KINDS, cannot_show, kind_of, kinds_that_may_show
 from medreasoner.evaluation.questions import Entry, choose, name_of
 from medreasoner.instruction import instruction
+from rl_training.batch import Batch
 from rl_training.config import SftConfig
 from rl_training.reasoning import COLUMNS, ROWS, SIZES, absent, present
 
@@ -32,41 +32,6 @@ FLIPS_BOTH = {"colonoscopy", "blood smear", "dermoscopy image", "histology slide
 FLIPS_ACROSS = FLIPS_BOTH | {"breast ultrasound", "mammogram", "OCT angiogram", "knee X-ray", "fetal ultrasound"}
 _PLACEHOLDERS = (SIZES[0], ROWS[0], COLUMNS[0])
 _NAME_WEIGHT, _SENTENCE_WEIGHT = 2.0, 0.15
-
-
-@dataclass
-class Batch:
-    """Tokens on the CPU; `numbers` and `words` say where the place goes in.
-
-    Attributes:
-        ids: (batch, length) long, right-padded.
-        weight: (batch, length) float, loss weight of each token as a target; 0 for prompt, padding and numbers.
-        image_start: (batch,) long.
-        numbers: (batch, 8) long, positions of the coordinates; -1 where absent.
-        words: (batch, 3) long, positions of size, row and column words; -1 where absent.
-        sample: (batch,) long, row of the sample whose picture is shown.
-        there: (batch,) bool, whether the target is in the picture.
-        warp, across, down: (batch,) bool, see rl_training.warp.Freedom.
-    """
-
-    ids: torch.Tensor
-    weight: torch.Tensor
-    image_start: torch.Tensor
-    numbers: torch.Tensor
-    words: torch.Tensor
-    sample: torch.Tensor
-    there: torch.Tensor
-    warp: torch.Tensor
-    across: torch.Tensor
-    down: torch.Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """Copy to the device without waiting."""
-        moved = {
-            f.name: getattr(self, f.name).pin_memory() if device.type == "cuda" else getattr(self, f.name)
-            for f in fields(self)
-        }
-        return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()})
 
 
 class Feed:

@@ -24,8 +24,9 @@ from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForCondition
 from medreasoner.evaluation.cases import read_samples
 from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
+from rl_training.batch import Batch
 from rl_training.config import SftConfig
-from rl_training.feed import Batch, Feed
+from rl_training.feed import Feed
 from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens, with_picture
 from rl_training.losses import expected_number, giou, mask_loss, soft_number_loss
 from rl_training.pack import load_masks, load_pictures
