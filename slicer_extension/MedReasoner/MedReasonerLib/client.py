@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 from urllib.parse import quote, urlencode
@@ -21,7 +21,7 @@ from MedReasonerLib.multipart import Form, Part, parse
 
 Steps = Generator[Any, Any, Any]  # yields calls, asides and pauses (None), gets replies
 
-_QUICK, _ANSWER, _UPLOAD = 10.0, 300.0, 900.0  # seconds until a call is given up
+_QUICK, _ANSWER, _UPLOAD, _VOLUME = 10.0, 300.0, 900.0, 3600.0  # seconds until a call is given up
 _OTHER_SERVER = "check the address: this does not look like a MedReasoner server of this version"
 
 
@@ -149,7 +149,7 @@ def refine(image: ServerImage, region: RegionRequest) -> Call:
 
 def whole_volume(image: ServerImage, region: RegionRequest) -> Call:
     """Ask for the mask through all slices, from the box on one of them; `read_answer` reads the reply."""
-    return _infer("medreasoner_volume", image, region)
+    return replace(_infer("medreasoner_volume", image, region), seconds=_VOLUME)  # hundreds of slices, on any machine
 
 
 def _infer(model: str, image: ServerImage, request: Union[GroundingRequest, RegionRequest]) -> Call:
