@@ -1,7 +1,7 @@
 """Draw training examples: which target, which question, and the tokens of prompt and answer with gaps for the place.
 
 Everything that does not depend on the warped mask is decided here, on the CPU, in worker processes; the place words
-and the numbers are filled in on the GPU once the mask has moved (rl_training/sft.py).
+and the numbers are filled in on the GPU once the mask has moved (rl_training/learner.py).
 """
 
 from __future__ import annotations

@@ -20,12 +20,12 @@ from medreasoner.contract.answer import AbsentAnswer
 from rl_training.batch import Batch
 from rl_training.config import EmbeddedGrpoConfig
 from rl_training.feed import Feed
+from rl_training.learner import TAIL, Learner
 from rl_training.mask_scores import MaskScores
 from rl_training.policy import Asked, Policy
 from rl_training.rewards import REWARDS, iou
 from rl_training.rewards.reading import read
 from rl_training.rollout import Sampler, Samples
-from rl_training.sft import TAIL, Learner
 from rl_training.warp import Freedom, boxes_and_points, warp_batch
 
 

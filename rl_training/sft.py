@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -27,16 +26,10 @@ from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantis
 from rl_training.batch import Batch
 from rl_training.config import SftConfig
 from rl_training.feed import Feed
-from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens, with_picture
-from rl_training.losses import expected_number, giou, mask_loss, soft_number_loss
+from rl_training.learner import Learner
 from rl_training.pack import load_masks, load_pictures
 from rl_training.questions import training_absent, training_entries
-from rl_training.reasoning import COLUMNS, ROWS, SIZE_LIMITS, SIZES
-from rl_training.warp import Freedom, boxes_and_points, warp_batch
-
-ANSWER = 144  # tokens of the window behind the prompt in which answers lie
-TAIL = 7  # tokens between the last image token and the answer
-CELL = 4  # canvas pixels to one mask head cell
+from rl_training.warp import Freedom, warp_batch
 
 
 def load_model(folder: Path, device: torch.device) -> Any:
@@ -50,102 +43,6 @@ def load_model(folder: Path, device: torch.device) -> Any:
         raise ValueError(f"{folder} does not fit the model: {wrong[:5]}")
     model.tie_weights()
     return model.to(device)
-
-
-class Learner(nn.Module):
-    """The model with its training-only mask heads, and the losses of one batch."""
-
-    number_ids: torch.Tensor
-
-    def __init__(self, model: Any, tokenizer: Any, config: SftConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-        self.compiled = False
-        width, cells = model.config.text_config.hidden_size, 28 // CELL
-        self.mask_heads = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, cells * cells)) for _ in config.mask_layers
-        )
-        ids = tokenizer.convert_tokens_to_ids
-        self.register_buffer("number_ids", torch.tensor([ids(str(n)) for n in range(config.canvas + 1)]), False)
-        words = [[tokenizer(f" {w}")["input_ids"][0] for w in group] for group in (SIZES, ROWS, COLUMNS)]
-        self.word_ids = [torch.tensor(group) for group in words]
-
-    def place(self, batch: Batch, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write boxes, points and place words of the warped masks into the token rows.
-
-        Returns:
-            ids (batch, length) and the numbers (batch, 8) that stand in them.
-        """
-        boxes, points = boxes_and_points(masks > 0.5)
-        numbers = torch.cat([boxes, points.flatten(1)], 1).clamp(0, self.config.canvas)
-        canvas = self.config.canvas
-        size = (boxes[:, 2:] - boxes[:, :2]).prod(1) / canvas**2
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2 / canvas * 3
-        index = [
-            sum((size >= limit).long() for limit in SIZE_LIMITS),
-            centre[:, 1].long().clamp(0, 2),
-            centre[:, 0].long().clamp(0, 2),
-        ]
-        words = torch.stack(
-            [group.to(boxes.device)[torch.as_tensor(i)] for group, i in zip(self.word_ids, index, strict=True)], 1
-        )
-        ids = batch.ids.clone()
-        there = batch.there[:, None]
-        rows = torch.arange(len(ids), device=ids.device)[:, None]
-        for at, values in ((batch.numbers, self.number_ids[numbers]), (batch.words, words)):
-            safe = at.clamp(min=0)
-            ids[rows, safe] = torch.where(there, values, ids[rows, safe])
-        return ids, numbers
-
-    def forward(
-        self,
-        pictures: torch.Tensor,
-        masks: torch.Tensor,
-        ids: torch.Tensor,
-        weight: torch.Tensor,
-        image_start: torch.Tensor,
-        number_at: torch.Tensor,
-        numbers: torch.Tensor,
-        there: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the total loss and the parts (text, numbers, overlap, masks) as one detached row."""
-        config, core = self.config, self.model.model
-        grid = config.canvas // 28
-        seen = vision_tokens(core.visual, to_patches(pictures), self.compiled)
-        embedded = with_picture(core.language_model.embed_tokens(ids), image_start, seen)
-        positions = rotary_positions(image_start, ids.shape[1], grid)
-        states, tapped = text_states(core.language_model, embedded, positions, config.mask_layers, self.compiled)
-
-        window = image_start[:, None] + grid * grid + TAIL - 1 + torch.arange(ANSWER, device=ids.device)
-        window = window.clamp(max=ids.shape[1] - 2)
-        answer = states.gather(1, window[..., None].expand(-1, -1, states.shape[-1]))
-        logits = self.model.lm_head(answer)
-        target, share = ids.gather(1, window + 1), weight.gather(1, window + 1)
-        token_loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
-        text_loss = (token_loss * share.flatten()).sum() / share.sum()
-
-        slots = (number_at - 1).clamp(min=0)
-        number_logits = self.model.lm_head(states.gather(1, slots[..., None].expand(-1, -1, states.shape[-1])))
-        flat, there_8 = number_logits.flatten(0, 1), there.repeat_interleave(8).float()
-        number_loss = soft_number_loss(flat, numbers.flatten(), self.number_ids, config.number_spread)
-        number_loss = (number_loss * there_8).sum() / there_8.sum().clamp(min=1)
-        expected = expected_number(flat, self.number_ids).reshape(-1, 8)
-        overlap = 1 - giou(expected[:, :4], numbers[:, :4].float())
-        overlap_loss = (overlap * there.float()).sum() / there.float().sum().clamp(min=1)
-
-        coarse = F.avg_pool2d((masks * there[:, None, None])[:, None], CELL)[:, 0]
-        masks_loss = torch.zeros((), device=ids.device)
-        cells = 28 // CELL
-        at = image_start[:, None] + torch.arange(grid * grid, device=ids.device)
-        for head, hidden in zip(self.mask_heads, tapped, strict=True):
-            patch = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-            drawn = head(patch.float()).reshape(-1, grid, grid, cells, cells).transpose(2, 3)
-            masks_loss = masks_loss + mask_loss(drawn.reshape(-1, grid * cells, grid * cells).float(), coarse)
-        total = (
-            config.text_weight * text_loss + config.number_weight * number_loss + config.overlap_weight * overlap_loss
-        )
-        total = total + config.mask_weight * masks_loss
-        return total, torch.stack([text_loss, number_loss, overlap_loss, masks_loss]).detach()
 
 
 class Run:

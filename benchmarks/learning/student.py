@@ -18,8 +18,9 @@ from medreasoner.geometry import box_iou
 from medreasoner.reasoner.grammar import AnswerGrammar
 from rl_training.card import embedded_card
 from rl_training.feed import Feed
+from rl_training.learner import Learner
 from rl_training.pack import load_masks, load_pictures
-from rl_training.sft import Learner, Run, load_model
+from rl_training.sft import Run, load_model
 from rl_training.tiny import configuration
 from rl_training.warp import boxes_and_points
 
