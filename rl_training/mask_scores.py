@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 
 from medreasoner.contract.answer import Answer, GroundingAnswer
-from medreasoner.expert import DEFAULT_EXPERT, load_expert
+from medreasoner.expert import load_expert
 from medreasoner.expert.box_decoder import decode_prompts
 from medreasoner.expert.litemedsam import CANVAS, LiteMedSam
 
 
 class MaskScores:
-    """A frozen expert of the LiteMedSAM family."""
+    """The default expert, of the LiteMedSAM family, frozen."""
 
-    def __init__(self, device: torch.device, name: str = DEFAULT_EXPERT) -> None:
-        """Load the expert; raises `CheckpointError` where its weights are missing."""
-        expert = load_expert(name)
-        assert isinstance(expert, LiteMedSam), name
+    def __init__(self, device: torch.device) -> None:
+        """Load the default expert; raises `CheckpointError` where its weights are missing."""
+        expert = load_expert()
+        assert isinstance(expert, LiteMedSam)
         self._network = expert.network.to(device).eval().requires_grad_(False)
         self._with_points = "points" in expert.takes
 

@@ -65,7 +65,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("config", type=Path, help="a YAML file; rl_training/configs has examples")
     made.add_argument("--data", type=Path, required=True, help="a folder that rl_training.prepare wrote")
-    made.add_argument("--output", type=Path, required=True, help="the run's folder; one that exists is gone on with")
+    made.add_argument("--output", type=Path, required=True, help="the run's folder; a run in it is continued")
     made.add_argument("--reasoner", help="start from this folder instead of the configuration's")
     made.add_argument("--minutes", type=float, help="time limit of this run instead of the configuration's")
     made.add_argument("--dry-run", action="store_true", help="print configuration and plan, and stop")
