@@ -83,7 +83,8 @@ class Run:
         """Share of the peak rate: a linear warm-up, then half a cosine down to a tenth."""
         config = self.config
         progress = min(1.0, self.step / config.steps)
-        return min(1.0, (self.step + 1) / config.warmup) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+        warm = min(1.0, (self.step + 1) / max(1, config.warmup))
+        return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def asked(self, batch: Batch, pictures: torch.Tensor) -> Asked:
         """Take the prompts out of a supervised batch, each with the answer's opening behind it."""

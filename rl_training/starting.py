@@ -9,7 +9,7 @@ from pathlib import Path
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.folders import embedded_folder, models_folder
 from medreasoner.instruction import instruction_hash
-from medreasoner.reasoner.adapter import merge_adapter
+from medreasoner.reasoner.adapter import has_adapter, merge_adapter
 from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.card import ReasonerCard, base_folder
 from medreasoner.reasoner.catalogue import DEFAULT_REASONER
@@ -45,6 +45,7 @@ def stage_card(config: Stage, folder: Path) -> ReasonerCard:
         may_abstain=card.may_abstain if config.may_abstain is None else config.may_abstain,
         dialect="strict",
         base="",
+        base_sha256="",
         quantised="",
         trained_with=instruction_hash(name),
     )
@@ -63,6 +64,11 @@ def plain_folder(folder: Path, run: Path) -> Path:
     base = base_folder(folder, card)
     quantised = ReasonerCard.of(base).quantised
     if base == folder and not quantised:
+        if has_adapter(folder):
+            raise CheckpointError(
+                f"{folder} holds an adapter beside plain weights",
+                "put the adapter into a folder of its own, with a card",
+            )
         return folder
     if (start / CARD).is_file():
         return start

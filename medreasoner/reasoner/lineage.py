@@ -138,13 +138,18 @@ def _check_metrics(name: str, metrics: Metrics) -> None:
     wrong |= {share for share, optional in _SHARES.items() if not _is_share(metrics.get(share), optional)}
     if not isinstance(cases, int) or isinstance(cases, bool) or cases < 0:
         wrong.add("n")
-    if not isinstance(by_modality, dict) or not all(isinstance(found, dict) for found in by_modality.values()):
+    if not isinstance(by_modality, dict) or not all(map(_is_count_of_failures, by_modality.values())):
         wrong.add("by_modality")
     if wrong:
         raise MedReasonerError(
             f"the metrics of the {name} are not usable: {', '.join(sorted(map(str, wrong)))[:80]}",
             f"give n, by_modality, and shares from 0 to 1: {', '.join(_SHARES)}",
         )
+
+
+def _is_count_of_failures(found: Any) -> bool:
+    counts = [found.get(key) for key in ("n", "failures")] if isinstance(found, dict) else [None]
+    return all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts)
 
 
 def _is_share(value: Any, optional: bool) -> bool:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medreasoner.contract.errors import CheckpointError
+from medreasoner.reasoner.adapter import CONFIG as ADAPTER
 from medreasoner.reasoner.adapter import has_adapter, merge_adapter
 
 _SCALE = ".scale"
@@ -86,10 +87,11 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def folder_hash(*folders: Path) -> str:
-    """SHA-256 over the SHA-256 of each weight file of the folders, in their order and in name order."""
+    """SHA-256 over the SHA-256 of each weight file, and adapter's description, of the folders in their order."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.glob("*.safetensors")):
+        described = [folder / ADAPTER] if has_adapter(folder) else []
+        for path in [*sorted(folder.glob("*.safetensors")), *described]:
             digest.update(_stream_hash(path))
     return digest.hexdigest()
 

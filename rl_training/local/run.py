@@ -29,6 +29,7 @@ from rl_training.summary import SUMMARY
 
 _TRAINED, _COMPARED = 0.7, 1.0  # progress at the end of training, and of the comparison
 _PREPARED = 0.02
+PROPOSED = "proposed.json"  # number that the registry gave the challenger
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ class Run:
             Stopped: SIGTERM came; the same run can be gone on with.
             MedReasonerError: labels, weights or disk do not allow it.
         """
-        self.champions.entries()  # a damaged registry is told before an hour of training, not after it
+        entries = self.champions.entries()  # a damaged registry is told before an hour of training, not after it
+        proposed = self.folder / PROPOSED
+        if proposed.is_file():  # a crash after that left nothing to do
+            return _numbered(entries, json.loads(proposed.read_text(encoding="utf-8")))
         base = base_of(self.config.finetune.reasoner)
         parent = self._parent()
         adapter = adapter_of(self.champions.champion(), base)
@@ -68,8 +72,9 @@ class Run:
             adapter = str(make_challenger(self.folder / name, stage.reasoner, base, self.folder / f"after-{name}"))
         lineage = self._compare(Path(adapter), self.champions.champion() or base, parent)
         number = self.champions.propose(Path(adapter), lineage)
+        write_durably(proposed, json.dumps(number).encode())
         self.champions.trim(self.config.keep)
-        return next(entry for entry in self.champions.entries() if entry.number == number)
+        return _numbered(self.champions.entries(), number)
 
     def _parent(self) -> int:
         """Return the number of the champion, which is the one that the run began from, or refuse to mix two."""
@@ -144,3 +149,10 @@ class Run:
             challenger=metrics(after),
             difference=difference(before, after),
         )
+
+
+def _numbered(entries: list[Lineage], number: int) -> Lineage:
+    found = [entry for entry in entries if entry.number == number]
+    if not found:
+        raise CheckpointError(f"checkpoint {number} of this run is not in the registry any more", "begin anew")
+    return found[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
@@ -20,11 +21,13 @@ import pytest
 from PIL import Image
 
 from medreasoner.imaging import open_image
+from monailabel_app.gateway.errors import Unavailable
 from monailabel_app.gateway.loop import page as page_module
 from monailabel_app.gateway.loop import plots
 from monailabel_app.gateway.loop.collecting import Collector
 from monailabel_app.gateway.loop.figures import Figures, Modality, Training, binned
 from monailabel_app.gateway.loop.page import render
+from monailabel_app.gateway.loop.thumbnails import Thumbnails
 from monailabel_app.gateway.tokens import Role, new_token
 from tests.app.department import Department, at_work, make_department, show
 from tests.app.server import RunningServer
@@ -143,6 +146,19 @@ def test_a_thumbnail_follows_its_file(address: str, department: Department) -> N
 def test_there_is_no_thumbnail_of_what_is_not_listed(address: str, image: str) -> None:
     reply = httpx.get(f"{address}/loop/thumbnail", params={"image": image})
     assert (reply.status_code, reply.json()["hint"]) == (404, "ask for one of the listed images")
+
+
+def test_only_so_many_thumbnails_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = threading.Event()
+    pictures = Thumbnails(None)
+    monkeypatch.setattr(pictures, "_of", lambda image: (may_go_on.wait(30), image.encode())[1])
+    promised = [pictures.promised(str(n)) for n in range(64)]
+    with pytest.raises(Unavailable, match="too many pictures"):
+        pictures.promised("one more")
+    may_go_on.set()
+    assert [p.result(30) for p in promised] == [str(n).encode() for n in range(64)]
+    assert pictures.promised("again").result(30) == b"again"
+    pictures.close()
 
 
 def test_every_plot_has_its_words_and_its_numbers(browser: Browser) -> None:

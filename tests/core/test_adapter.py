@@ -162,6 +162,12 @@ def test_an_unusable_adapter_is_refused(base: Path, adapter: Path, tmp_path: Pat
         merge_adapter(load(base).state_dict(), tmp_path / "broken")
 
 
+def test_a_changed_description_is_another_reasoner(adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "other")
+    edit(tmp_path / "other", lora_alpha=50)
+    assert folder_hash(tmp_path / "other") != folder_hash(adapter)
+
+
 def test_a_lost_base_is_named(base: Path, adapter: Path, tmp_path: Path) -> None:
     folder = checkpoint(base, adapter, tmp_path)
     shutil.rmtree(tmp_path / "base")

@@ -18,7 +18,7 @@ from medreasoner.durable import PARTIAL
 from medreasoner.reasoner.champions import CHAMPION, SHIPPED, Champions
 from medreasoner.reasoner.lineage import Lineage, Rule, not_worse
 
-BEFORE = {"n": 40, "box_iou": 0.5, "dice": None, "false_absent": 0.05, "by_modality": {"MR": {"n": 40}}}
+BEFORE = {"n": 40, "box_iou": 0.5, "dice": None, "false_absent": 0.05, "by_modality": {"MR": {"n": 40, "failures": 9}}}
 LINEAGE = Lineage(
     made_at="2026-11-28T01:00:00+00:00",
     parent="a" * 64,
@@ -108,6 +108,7 @@ def test_a_lineage_is_the_same_after_writing_and_reading():
         ({"challenger": {**BEFORE, "n": -3}}, "n"),
         ({"challenger": {**BEFORE, "luck": 0.1}}, "luck"),
         ({"challenger": {**BEFORE, "by_modality": {"MR": 0.3}}}, "by_modality"),
+        ({"challenger": {**BEFORE, "by_modality": {"MR": {"n": 40}}}}, "by_modality"),
         ({"difference": {"mean": 0.1}}, "difference"),
         ({"difference": {"mean": 0.1, "low": "0", "high": 0.2}}, "difference"),
         ({"difference": {"mean": 0.1, "low": float("nan"), "high": 0.2}}, "difference"),  # would pass every comparison

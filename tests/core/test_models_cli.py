@@ -24,7 +24,7 @@ FIRST = Lineage(
         "box_iou": 0.587,
         "dice": 0.7,
         "false_absent": 0.025,
-        "by_modality": {"MR": {"n": 25, "box_iou": 0.61}, "CT": {"n": 15}},
+        "by_modality": {"MR": {"n": 25, "box_iou": 0.61, "failures": 7}, "CT": {"n": 15, "failures": 4}},
     },
     difference={"mean": 0.075, "low": 0.02, "high": 0.13},
     configuration={"rate": 0.0002, "epochs": 4, "note": "[red]night[/]"},
@@ -34,7 +34,12 @@ SECOND = replace(
     parent_number=1,
     labels=160,
     champion=FIRST.challenger,
-    challenger={"n": 44, "box_iou": 0.431, "false_absent": 0.1, "by_modality": {"US": {"n": 44, "box_iou": 0.4}}},
+    challenger={
+        "n": 44,
+        "box_iou": 0.431,
+        "false_absent": 0.1,
+        "by_modality": {"US": {"n": 44, "box_iou": 0.4, "failures": 30}},
+    },
     difference={"mean": -0.15, "low": -0.2, "high": -0.1},
     configuration={"rate": 0.01, "epochs": 4},
 )

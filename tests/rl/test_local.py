@@ -326,3 +326,13 @@ def test_a_champion_on_weights_that_an_update_replaced_is_not_gone_on_with(
     replace(card, base_sha256="0" * 64).save(champion)
     with pytest.raises(CheckpointError, match="an update has replaced"):
         adapter_of(champion, tiny)
+
+
+def test_a_crash_after_the_proposal_leaves_nothing_to_do(first: Place) -> None:
+    """The registry had taken the challenger in; the run's own last words were not written."""
+    state = json.loads((first.run / "state.json").read_text())
+    (first.run / "state.json").write_text(json.dumps({**state, "status": "evaluating", "number": None}))
+    before = Champions(first.registry).entries()
+    first.carry_out("--resume")
+    assert Champions(first.registry).entries() == before
+    assert (state_of(first.run)["status"], state_of(first.run)["number"]) == ("published", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 from PIL import Image
 
 from medreasoner.imaging import open_image
+from monailabel_app.gateway.errors import Unavailable
 from monailabel_app.lib.images import State, state_of
 
 SIDE = 320  # pixels, longest; twice what the page shows, for fine screens
 _KEPT = 256  # of about 10 kB each
+_WAITING = 64  # at most; a page asks for ten
 
 
 class Thumbnails:
@@ -27,10 +30,19 @@ class Thumbnails:
         self._store = store
         self._kept: OrderedDict[State, bytes] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
+        self._room = threading.BoundedSemaphore(_WAITING)
 
     def promised(self, image: str) -> Future[bytes]:
-        """Queue the picture of an image, which follows its files; errors as those of datastore and `open_image`."""
-        return self._thread.submit(self._of, image)
+        """Queue the picture of an image, which follows its files; errors as those of datastore and `open_image`.
+
+        Raises:
+            Unavailable: too many wait already.
+        """
+        if not self._room.acquire(blocking=False):
+            raise Unavailable("too many pictures are being made", "load the page again in a moment")
+        promised = self._thread.submit(self._of, image)
+        promised.add_done_callback(lambda _: self._room.release())
+        return promised
 
     def close(self) -> None:
         """Finish the one that is being made, drop those that wait."""

@@ -53,6 +53,10 @@ class RunFolder:
             return False
         except BlockingIOError:
             return True
+        except OSError as error:
+            raise MedReasonerError(
+                f"whether a training runs cannot be told: {error}", f"let the server write into {self.path}"
+            ) from error
         return False
 
     def ask_to_stop(self) -> None:
