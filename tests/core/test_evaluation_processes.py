@@ -76,10 +76,11 @@ def test_trouble_is_told(trouble: str, error: type[MedReasonerError], before: li
 
 
 INTERRUPTED = """
-import sys
+import signal
 from tests.core.test_evaluation_processes import scripted
 from medreasoner.evaluation.processes import ask_in_processes
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins by ignoring it
     try:
         for answer in ask_in_processes(scripted, [["quick"], ["slow"] * 1000, ["slow"] * 1000], 2):
             print(answer, flush=True)

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medreasoner.cli import app
+from medreasoner.console import out
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.reasoner.champions import SHIPPED, Champions, Lineage
 
@@ -57,9 +58,10 @@ def champions(tmp_path):
 
 
 @pytest.fixture
-def models(tmp_path):
+def models(tmp_path, monkeypatch):
     """Run the command where MEDREASONER_MODELS names the folder; rows with single spaces between the cells."""
-    environment = {"MEDREASONER_MODELS": str(tmp_path / "models"), "COLUMNS": "250", "NO_COLOR": "1"}
+    environment = {"MEDREASONER_MODELS": str(tmp_path / "models"), "NO_COLOR": "1"}
+    monkeypatch.setattr(out, "width", 250)  # it was made, with a width, when its module was imported
 
     def run(*arguments: str) -> str:
         found = CliRunner(env=environment).invoke(app, ["models", *arguments])
