@@ -94,7 +94,8 @@ def in_service(client: httpx.Client) -> dict:
 
 
 def weights_hash(*folders: Path) -> str:
-    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+    kinds = ("*.safetensors", "adapter_config.json")
+    files = [file for folder in folders for kind in kinds for file in sorted(folder.glob(kind))]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
