@@ -29,7 +29,7 @@ from medreasoner.reasoner.wording import Wording
 from rl_training.config import SftConfig
 from rl_training.feed import Feed
 from rl_training.forward import rotary_positions, text_states, to_patches, vision_tokens, with_picture
-from rl_training.pack import load_pictures
+from rl_training.pack import open_pictures
 from rl_training.questions import training_entries
 from rl_training.reasoning import article
 from rl_training.sft import load_model
@@ -96,9 +96,7 @@ def main() -> None:
     args = parser.parse_args()
     card = ReasonerCard.of(args.folder)  # before the long work: a card that cannot be read stops it here
     samples = read_samples(args.data)
-    pictures, rows = load_pictures(args.packed)
-    for sample in samples:
-        sample["picture_row"] = rows[sample["image"]]
+    pictures = open_pictures(args.packed, samples)
     tokenizer = AutoTokenizer.from_pretrained(args.folder)
     feed = Feed(samples, training_entries(args.data), [], tokenizer, SftConfig())
     drawn = [case for seed in range(args.draws) for case in cases_of(samples, args.data, args.split, seed)]

@@ -24,7 +24,7 @@ from medreasoner.folders import embedded_folder
 from rl_training.config import EmbeddedGrpoConfig
 from rl_training.evaluate import evaluate_split, print_table
 from rl_training.feed import Feed
-from rl_training.pack import load_masks, load_pictures
+from rl_training.pack import load_masks, open_pictures
 from rl_training.questions import training_absent, training_entries
 from rl_training.reinforcement import Run
 from rl_training.sft import load_model
@@ -92,9 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.cache_size_limit = 64
     samples = read_samples(args.data)
-    pictures, rows = load_pictures(args.packed)
-    for sample in samples:
-        sample["picture_row"] = rows[sample["image"]]
+    pictures = open_pictures(args.packed, samples)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     entries, absent = training_entries(args.data), training_absent(args.data)
     run = Run(load_model(args.base, device), Feed(samples, entries, absent, tokenizer, config.supervised()), config)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medreasoner.evaluation.cases import read_samples
+from medreasoner.evaluation.cases import Sample, read_samples
 from medreasoner.reasoner.letterbox import Letterbox
 
 
@@ -51,6 +51,14 @@ def load_pictures(packed: Path) -> tuple[NDArray[np.uint8], dict[str, int]]:
     stream, ends = stored["bytes"].tobytes(), [0, *stored["ends"].tolist()]
     pictures = [np.asarray(Image.open(io.BytesIO(stream[a:b]))) for a, b in itertools.pairwise(ends)]
     return np.stack(pictures), {str(name): row for row, name in enumerate(stored["names"])}
+
+
+def open_pictures(packed: Path, samples: list[Sample]) -> NDArray[np.uint8]:
+    """Return (pictures, canvas, canvas, 3) uint8; each sample gets the row of its own among them as `picture_row`."""
+    pictures, rows = load_pictures(packed)
+    for sample in samples:
+        sample["picture_row"] = rows[sample["image"]]
+    return pictures
 
 
 def load_masks(packed: Path) -> NDArray[np.uint8]:

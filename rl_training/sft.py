@@ -27,7 +27,7 @@ from rl_training.batch import Batch
 from rl_training.config import SftConfig
 from rl_training.feed import Feed
 from rl_training.learner import Learner
-from rl_training.pack import load_masks, load_pictures
+from rl_training.pack import load_masks, open_pictures
 from rl_training.questions import training_absent, training_entries
 from rl_training.warp import Freedom, warp_batch
 
@@ -166,9 +166,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     random.seed(config.seed)
     samples = read_samples(args.data)
-    pictures, rows = load_pictures(args.packed)
-    for sample in samples:
-        sample["picture_row"] = rows[sample["image"]]
+    pictures = open_pictures(args.packed, samples)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     feed = Feed(samples, training_entries(args.data), training_absent(args.data), tokenizer, config)
     learner = Learner(load_model(args.base, device), tokenizer, config).to(device)

@@ -19,7 +19,7 @@ from medreasoner.reasoner.grammar import AnswerGrammar
 from rl_training.card import embedded_card
 from rl_training.feed import Feed
 from rl_training.learner import Learner
-from rl_training.pack import load_masks, load_pictures
+from rl_training.pack import load_masks, open_pictures
 from rl_training.sft import Run, load_model
 from rl_training.tiny import configuration
 from rl_training.warp import boxes_and_points
@@ -43,10 +43,7 @@ class Student:
         torch.manual_seed(0)
         model = Qwen2_5_VLForConditionalGeneration(configuration(self.tokenizer)) if tiny else load_model(base, device)
         self.learner = Learner(model, self.tokenizer, self.plan.start).to(device)
-        pictures, rows = load_pictures(packed)
-        for sample in department.samples:
-            sample["picture_row"] = rows[sample["image"]]
-        self.pictures = torch.from_numpy(pictures).to(device)
+        self.pictures = torch.from_numpy(open_pictures(packed, department.samples)).to(device)
         self.masks = torch.from_numpy(load_masks(packed)).to(device)
         card = replace(embedded_card(department.entries, self.plan.start.canvas), may_abstain=False)
         self.grammar = AnswerGrammar.for_tokenizer(self.tokenizer, card)

@@ -26,7 +26,7 @@ from rl_training.config import EmbeddedGrpoConfig
 from rl_training.feed import Feed
 from rl_training.forward import to_patches
 from rl_training.mask_scores import MaskScores
-from rl_training.pack import load_masks, load_pictures
+from rl_training.pack import load_masks, open_pictures
 from rl_training.policy import Asked, Policy
 from rl_training.questions import training_absent, training_entries
 from rl_training.reinforcement import Run, answers_before, group_advantages, low_variance_divergence
@@ -163,9 +163,7 @@ def start_run(collection: tuple[Path, Path, Path], **changes: Any) -> tuple[Run,
     data, packed, base = collection
     config = EmbeddedGrpoConfig(**{"rewards": {"paper_soft": 1}, "questions": 2, "micro_batch": 1, **changes})
     samples = embedded_grpo.read_samples(data)
-    pictures, rows = load_pictures(packed)
-    for sample in samples:
-        sample["picture_row"] = rows[sample["image"]]
+    pictures = open_pictures(packed, samples)
     tokenizer = AutoTokenizer.from_pretrained(base)
     feed = Feed(samples, training_entries(data), training_absent(data), tokenizer, config.supervised())
     run = Run(embedded_grpo.load_model(base, torch.device("cpu")), feed, config)
