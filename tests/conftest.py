@@ -1,3 +1,26 @@
 """Shared by all tests."""
 
+import os
+import shutil
+import tempfile
+
+import pytest
+
 import medreasoner  # noqa: F401  it sets how OpenMP's threads wait, which counts only before torch is imported
+
+_NEW_FOLDER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all temporary files of a run, of its workers and of programs that it starts, be in one folder."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and config.option.basetemp is None:
+        tempfile.tempdir = os.environ["TMPDIR"] = config.stash[_NEW_FOLDER] = tempfile.mkdtemp(prefix="tests-")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Leave nothing behind, since disks fill up; what tests wrote that failed can be looked at."""
+    folder = session.config.stash.get(_NEW_FOLDER, None)
+    if folder and exitstatus == pytest.ExitCode.OK:
+        session.config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    elif folder:
+        print(f"\nWhat failed tests wrote is in {folder}.")
