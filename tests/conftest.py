@@ -17,10 +17,10 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = os.environ["TMPDIR"] = config.stash[_NEW_FOLDER] = tempfile.mkdtemp(prefix="tests-")
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Leave nothing behind, since disks fill up; what tests wrote that failed can be looked at."""
-    folder = session.config.stash.get(_NEW_FOLDER, None)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Leave nothing behind, since disks fill up; but what failed tests wrote can be looked at."""
+    folder = config.stash.get(_NEW_FOLDER, None)
     if folder and exitstatus == pytest.ExitCode.OK:
-        session.config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     elif folder:
-        print(f"\nWhat failed tests wrote is in {folder}.")
+        terminalreporter.line(f"What failed tests wrote is in {folder}.")
