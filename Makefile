@@ -32,7 +32,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not nightly' -n 2 --dist loadfile
+	$(BIN)/pytest -m 'not nightly' -n 2 --dist loadfile
 
 nightly: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m nightly
