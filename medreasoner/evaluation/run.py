@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medreasoner.contract.answer import AbsentAnswer, Box, GroundingAnswer, Point
+from medreasoner.contract.answer import Box, GroundingAnswer, Point
 from medreasoner.contract.errors import AnswerError, ImageError
 from medreasoner.evaluation.cases import Case, Sample
 from medreasoner.evaluation.kinds import dicom_modality, kind_of
@@ -20,10 +20,11 @@ from medreasoner.geometry import box_iou
 from medreasoner.imaging import open_image
 from medreasoner.metrics import dice, point_dice, point_dice_over_union
 from medreasoner.picture import Picture
-from medreasoner.pipeline import GroundingPipeline
+from medreasoner.pipeline import Grounding, GroundingPipeline
 from medreasoner.reasoner.letterbox import Letterbox
 
 _PRIOR_CANVAS = 336
+_FIGURES = ("box_iou", "point_dice", "point_dice_union", "dice", "prior_iou", "oracle_dice")
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,88 @@ class Examiner:
     modality: bool = True
 
     def ask(self, case: Case) -> Answered:
-        """Ask one case; raises `ImageError` when its picture, mask or box cannot be used."""
+        """Ask one case; raises `ImageError` when its picture, mask, box or points cannot be used."""
         sample = self.samples[case.row]
         code = dicom_modality(sample) if self.modality else ""
         picture = replace(open_image(self.data / sample["image"]).picture(), modality=code)
-        outcome, mask = _ask(self.pipeline, case, sample, picture, self.data, self.prior, self.oracle)
-        return Answered(outcome, picture, mask)
+        truth = None if case.absent else _Truth.of(case.row, sample, self.data, picture)
+        try:
+            grounding: Grounding | None = self.pipeline.ground(case.question, picture)
+        except AnswerError:
+            grounding = None
+        facts: dict[str, Any] = {
+            "row": case.row,
+            "image": sample["image"],
+            "kind": kind_of(sample),
+            "modality": sample["modality"],
+            "style": case.style,
+            "question": case.question,
+            "target": case.name,
+            "absent": case.absent,
+        }
+        outcome = Outcome(**facts, **_said(grounding), **self._figures(case.name, picture, grounding, truth))
+        empty = np.zeros((picture.height, picture.width), bool)
+        return Answered(outcome, picture, empty if grounding is None else grounding.mask)
+
+    def _figures(
+        self, name: str, picture: Picture, grounding: Grounding | None, truth: _Truth | None
+    ) -> dict[str, Any]:
+        """Compare with the truth, where there is a target."""
+        figures: dict[str, Any] = {"named": False, **dict.fromkeys(_FIGURES, 0.0)}
+        if truth is None:
+            return figures
+        if name in self.prior:
+            fit = Letterbox.of(picture.width, picture.height, _PRIOR_CANVAS)
+            figures["prior_iou"] = box_iou(fit.box_to_picture(self.prior[name]), truth.box)
+        if self.oracle:
+            figures["oracle_dice"] = dice(self.pipeline.refine(picture, truth.box).mask, truth.mask)
+        if grounding is not None and isinstance(grounding.answer, GroundingAnswer):
+            answer = grounding.answer
+            figures |= {
+                "named": names(answer.reasoning, name),
+                "box_iou": box_iou(answer.box, truth.box),
+                "point_dice": point_dice(answer.points, truth.points),
+                "point_dice_union": point_dice_over_union(answer.points, truth.points),
+                "dice": dice(grounding.mask, truth.mask),
+            }
+        return figures
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """A target's box and points in picture pixels, and its mask, (height, width) bool."""
+
+    box: Box
+    points: tuple[Point, Point]
+    mask: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, row: int, sample: Sample, data: Path, picture: Picture) -> _Truth:
+        try:
+            box, path = Box(*sample["bbox"]), data / sample["mask"]
+            first, second = (Point(float(x), float(y)) for x, y in sample["points"])
+        except (TypeError, ValueError, AnswerError) as error:  # a row of `rl_training.prepare` may have no mask
+            raise ImageError(
+                f"row {row} of samples.jsonl has no usable bbox, points and mask", "repair or leave it out"
+            ) from error
+        return cls(box, (first, second), _mask(path, picture))
+
+
+def _said(grounding: Grounding | None) -> dict[str, Any]:
+    """Say what was answered; None stands for two texts that could not be read."""
+    if grounding is None:
+        nothing = {"parsed": False, "said_absent": False, "attempts": 2, "confidence": 0.0, "seconds": 0.0}
+        return {**nothing, "reasoning": "", "box": None}
+    answer = grounding.answer
+    return {
+        "parsed": True,
+        "said_absent": grounding.absent,
+        "attempts": grounding.attempts,
+        "confidence": grounding.confidence,
+        "seconds": grounding.timings["total"],
+        "reasoning": answer.reasoning,
+        "box": [round(v, 1) for v in answer.box.as_list()] if isinstance(answer, GroundingAnswer) else None,
+    }
 
 
 def by_picture(samples: list[Sample], cases: list[Case]) -> list[list[Case]]:
@@ -117,73 +194,15 @@ def by_picture(samples: list[Sample], cases: list[Case]) -> list[list[Case]]:
     return [found[image] for image in sorted(found)]
 
 
-def _ask(
-    pipeline: GroundingPipeline,
-    case: Case,
-    sample: Sample,
-    picture: Picture,
-    data: Path,
-    prior: dict[str, Box],
-    oracle: bool,
-) -> tuple[Outcome, NDArray[np.bool_]]:
-    values: dict[str, Any] = {
-        "row": case.row,
-        "image": sample["image"],
-        "kind": kind_of(sample),
-        "modality": sample["modality"],
-        "style": case.style,
-        "question": case.question,
-        "target": case.name,
-        "absent": case.absent,
-        **dict.fromkeys(("box_iou", "point_dice", "point_dice_union", "dice", "prior_iou", "oracle_dice"), 0.0),
-        **{"said_absent": False, "parsed": True, "named": False, "attempts": 2, "confidence": 0.0, "seconds": 0.0},
-        **{"reasoning": "", "box": None},
-    }
-    mask = np.zeros((picture.height, picture.width), bool)
-    try:
-        grounding = pipeline.ground(case.question, picture)
-    except AnswerError:
-        values["parsed"] = False
-        grounding = None
-    try:
-        truth_box = None if case.absent else Box(*sample["bbox"])
-    except (TypeError, AnswerError) as error:
-        raise ImageError(f"row {case.row} of samples.jsonl has no usable bbox", "repair or leave it out") from error
-    if grounding is not None:
-        mask = grounding.mask
-        values.update(attempts=grounding.attempts, confidence=grounding.confidence)
-        values.update(seconds=grounding.timings["total"], reasoning=grounding.answer.reasoning)
-        values["said_absent"] = isinstance(grounding.answer, AbsentAnswer)
-    if truth_box is not None:
-        truth = _truth(data / sample["mask"], picture)
-        fit = Letterbox.of(picture.width, picture.height, _PRIOR_CANVAS)
-        if case.name in prior:
-            values["prior_iou"] = box_iou(fit.box_to_picture(prior[case.name]), truth_box)
-        if oracle:
-            values["oracle_dice"] = dice(pipeline.refine(picture, truth_box).mask, truth)
-        if grounding is not None and isinstance(grounding.answer, GroundingAnswer):
-            answer = grounding.answer
-            pair = (Point(*sample["points"][0]), Point(*sample["points"][1]))
-            values.update(
-                named=names(answer.reasoning, case.name),
-                box=[round(v, 1) for v in answer.box.as_list()],
-                box_iou=box_iou(answer.box, truth_box),
-                point_dice=point_dice(answer.points, pair),
-                point_dice_union=point_dice_over_union(answer.points, pair),
-                dice=dice(mask, truth),
-            )
-    return Outcome(**values), mask
-
-
-def _truth(path: Path, picture: Picture) -> NDArray[np.bool_]:
+def _mask(path: Path, picture: Picture) -> NDArray[np.bool_]:
     try:
         with Image.open(path) as file:
-            truth = np.asarray(file.convert("L")) > 0
+            mask = np.asarray(file.convert("L")) > 0
     except OSError as error:
         raise ImageError(f"the mask {path} cannot be read: {error}", "repair or leave out its row") from error
-    if truth.shape != (picture.height, picture.width):
+    if mask.shape != (picture.height, picture.width):
         raise ImageError(f"the mask {path} and its image differ in size", "repair or leave out its row")
-    return truth
+    return mask
 
 
 def prior_boxes(samples: list[Sample], canvas: int = _PRIOR_CANVAS) -> dict[str, Box]:

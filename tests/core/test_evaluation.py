@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from medreasoner.evaluation.kinds import cannot_show
 from medreasoner.evaluation.naming import names
 from medreasoner.evaluation.questions import part
 from medreasoner.evaluation.report import summary
-from medreasoner.evaluation.run import Outcome, prior_boxes
+from medreasoner.evaluation.run import Examiner, Outcome, prior_boxes
 from medreasoner.expert import DEFAULT_EXPERT
 from tests.collection import make_collection
 
@@ -92,6 +93,27 @@ def test_question_lists_are_cut_without_overlap() -> None:
     cut = [part(items, split) for split in ("train", "val", "test")]
     assert [item for some in cut for item in some] == items
     assert [len(c) for c in cut] == [33, 5, 10]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("mask", None, "no usable bbox, points and mask"),  # as U-MRG's training rows have none once prepared
+        ("points", None, "no usable bbox, points and mask"),
+        ("bbox", [9, 9, 9, 20], "no usable bbox, points and mask"),
+        ("mask", "masks/gone.png", "cannot be read"),
+    ],
+)
+def test_a_target_without_its_truth_is_named_before_anything_is_asked(
+    key: str, value: Any, what: str, tmp_path: Path
+) -> None:
+    data = make_collection(tmp_path / "data")
+    samples = read_samples(data)
+    case = next(case for case in cases_of(samples, data, "test") if not case.absent)
+    samples[case.row][key] = value
+    nobody: Any = None
+    with pytest.raises(ImageError, match=what):
+        Examiner(nobody, samples, data, {}).ask(case)
 
 
 def test_prior_is_the_median_training_box(tmp_path: Path) -> None:
