@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Generator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ from medreasoner.console import out
 from medreasoner.expert import DEFAULT_EXPERT
 
 if TYPE_CHECKING:
-    from medreasoner.evaluation.run import Examiner, Outcome
+    from medreasoner.evaluation.run import Answered, Examiner, Outcome
+    from medreasoner.pipeline import GroundingPipeline
 
 
 def evaluate(
@@ -53,9 +55,37 @@ def evaluate(
     make = partial(_examiner, reasoner, expert, device, data, samples, oracle, modality)
     with out.status("loading models ..."):
         examiner = make()
-    pipeline = examiner.pipeline
+    about = _about(examiner.pipeline, data, split)
+    groups = by_picture(samples, cases)
+    answers = ask_here(examiner, groups) if jobs == 1 else ask_in_processes(make, groups, jobs)
+    del examiner  # where other processes do the work, this one needs no models
     keep = WorstOverlays(folder / "overlays", overlays, {c.row: samples[c.row]["bbox"] for c in cases if not c.absent})
-    about = {
+    outcomes: list[Outcome] = []
+    try:
+        with closing(_with_bar(answers, len(cases))) as shown:
+            for answered in shown:
+                outcomes.append(answered.outcome)
+                keep.add(answered.outcome, answered.picture, answered.mask)
+    finally:  # what was measured before an error or Ctrl-C is not lost
+        if outcomes:
+            about["cases"] = f"{len(outcomes)} of {len(cases)}"
+            _print_report(write_files(outcomes, about, folder, keep.finish()))
+            out.print(f"[dim]{escape(str(folder / 'index.html'))}[/]")
+
+
+def _with_bar(answers: Generator[Answered, None, None], count: int) -> Generator[Answered, None, None]:
+    """Pass on the answers and show how many there are; ends what makes them when it is closed."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out) as bar, closing(answers):
+        task = bar.add_task("asking", total=count)
+        for answered in answers:
+            yield answered
+            bar.advance(task)
+
+
+def _about(pipeline: GroundingPipeline, data: Path, split: str) -> dict[str, str]:
+    """Say what is measured, by which command and on what machine, without paths of this machine."""
+    return {
         "reasoner": pipeline.reasoner.name,
         "reasoner_sha256": pipeline.reasoner.sha256,
         "instruction_sha256": pipeline.reasoner.instruction_sha256,
@@ -67,23 +97,6 @@ def evaluate(
         "command": "medreasoner " + " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
-    groups = by_picture(samples, cases)
-    answers = ask_here(examiner, groups) if jobs == 1 else ask_in_processes(make, groups, jobs)
-    del examiner, pipeline  # where other processes do the work, this one needs no models
-    outcomes: list[Outcome] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=out) as bar, closing(answers):
-            task = bar.add_task("asking", total=len(cases))
-            for answered in answers:
-                outcomes.append(answered.outcome)
-                keep.add(answered.outcome, answered.picture, answered.mask)
-                bar.advance(task)
-    finally:  # what was measured before an error or Ctrl-C is not lost
-        if outcomes:
-            about["cases"] = f"{len(outcomes)} of {len(cases)}"
-            _print_report(write_files(outcomes, about, folder, keep.finish()))
-            out.print(f"[dim]{escape(str(folder / 'index.html'))}[/]")
 
 
 def _examiner(
