@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 
 
-@pytest.mark.parametrize("files", [["test_asking.py"], ["test_editing.py"], ["test_real_server.py"]])
+@pytest.mark.parametrize("files", [["test_asking.py", "test_editing.py"], ["test_real_server.py"]])
 def test_the_panel_in_a_process_of_its_own(files: list[str], tmp_path: Path) -> None:
     run_panel_tests(files, "not nightly", 900, tmp_path / "log")
 

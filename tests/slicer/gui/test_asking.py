@@ -145,6 +145,7 @@ def test_addresses_are_remembered_tokens_are_not(panel: Any, host: Any) -> None:
     scene = host.scene
     scene.SetSaveToXMLString(1)
     scene.Commit()
+    scene.SetSaveToXMLString(0)  # left on, it would keep later tests' scenes out of their files
     assert "s3cret" not in scene.GetSceneXMLString()
 
 
