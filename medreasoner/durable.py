@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,15 +32,15 @@ def copy_durably(source: Path, path: Path) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
+    partial = _beside(path)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with partial.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).replace(path)
+        partial.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     _sync(path.parent)
 
@@ -53,7 +52,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: there is something at `path`, or the folder around it cannot be written.
     """
-    partial = path.parent / f"{PARTIAL}{uuid.uuid4().hex[:8]}"  # tempfile's own would be closed to others for good
+    partial = _beside(path)
     try:
         partial.mkdir()
         yield partial
@@ -64,6 +63,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """Name what is not finished yet; tempfile would make it, and close it to other users for good."""
+    return path.parent / f"{PARTIAL}{uuid.uuid4().hex[:8]}"
 
 
 def _sync(path: Path) -> None:

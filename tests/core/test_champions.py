@@ -223,7 +223,10 @@ def test_a_checkpoint_that_is_trimmed_while_someone_waits_to_read_it_is_gone(cha
 def test_the_umask_says_who_may_read_a_checkpoint(champions, challenger, tmp_path):
     champions.propose(challenger, LINEAGE)
     (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "file").touch()
     assert champions.path(1).stat().st_mode == (tmp_path / "plain").stat().st_mode
+    for file in (champions.path(1) / "lineage.json", champions.folder / CHAMPION):
+        assert file.stat().st_mode == (tmp_path / "plain" / "file").stat().st_mode, file
 
 
 def test_keeping_none_is_refused(champions):
