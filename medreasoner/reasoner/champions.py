@@ -142,7 +142,7 @@ class Champions:
                 _copy(challenger, folder)
                 (folder / LINEAGE).write_text(lineage.to_json(), encoding="utf-8")
             if verdict.published:
-                self._enthrone([*self.history(), number])
+                self._put_in_service([*self.history(), number])
         return number
 
     def publish(self, number: int) -> None:
@@ -155,7 +155,7 @@ class Champions:
             if number != SHIPPED:
                 self._check_known(number)
             if number != self.number():
-                self._enthrone([*self.history(), number])
+                self._put_in_service([*self.history(), number])
 
     def rollback(self) -> int:
         """Put the one before in service again, at last the reasoner as shipped, and return its number.
@@ -164,13 +164,12 @@ class Champions:
             CheckpointError: nothing lies before the one in service, or the registry cannot be changed.
         """
         with self._changing():
-            history = self.history()
-            if not history:
+            if not (history := self.history()):
                 raise CheckpointError("the reasoner as shipped is in service", "there is nothing to roll back to")
             earlier = history[:-1]
             while earlier and earlier[-1] != SHIPPED and not self._knows(earlier[-1]):  # removed by hand
                 earlier.pop()
-            self._enthrone(earlier)
+            self._put_in_service(earlier)
             return earlier[-1] if earlier else SHIPPED
 
     def trim(self, keep: int) -> list[int]:
@@ -182,17 +181,19 @@ class Champions:
             raise MedReasonerError(f"a registry of {keep} checkpoints holds none", "keep at least 1")
         with self._changing():
             reign, numbers = self.reign(), [lineage.number for lineage in self.entries()]
-            unneeded = [number for number in numbers[:-keep] if number not in reign.history[-2:]]
-            removed = [number for number in unneeded if self._remove(number)]
+            removed = [n for n in numbers[:-keep] if n not in reign.history[-2:] and self._remove(n)]
             if set(removed) & set(reign.history):
-                self._enthrone([number for number in reign.history if number not in removed], reign.since)
+                self._put_in_service([number for number in reign.history if number not in removed], reign.since)
         return removed
 
     @contextmanager
     def reading(self, number: int) -> Iterator[Path]:
         """Yield a checkpoint's folder and keep `trim` from it meanwhile; raises `CheckpointError` where it is gone."""
-        self._check_known(number)
-        with (self.path(number) / LINEAGE).open() as file:
+        try:
+            file = (self.path(number) / LINEAGE).open()
+        except FileNotFoundError as error:
+            raise self._unknown(number) from error
+        with file:
             fcntl.flock(file, fcntl.LOCK_SH)
             self._check_known(number)  # `trim` may have held the lock, and taken it away
             yield self.path(number)
@@ -218,11 +219,12 @@ class Champions:
 
     def _check_known(self, number: int) -> None:
         if not self._knows(number):
-            raise CheckpointError(
-                f"no checkpoint {number} in {self.folder}", "`medreasoner models` lists what there is"
-            )
+            raise self._unknown(number)
 
-    def _enthrone(self, history: list[int], since: str = "") -> None:
+    def _unknown(self, number: int) -> CheckpointError:
+        return CheckpointError(f"no checkpoint {number} in {self.folder}", "`medreasoner models` lists what there is")
+
+    def _put_in_service(self, history: list[int], since: str = "") -> None:
         reign = Reign(history[-1] if history else SHIPPED, since or now(), history)
         write_durably(self.folder / CHAMPION, json.dumps(asdict(reign)).encode())
 
