@@ -7,6 +7,7 @@ server's name for an uploaded volume; it is used again until the volume's voxels
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import uuid
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
+import slicer
 
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import LabelRecord
@@ -30,6 +32,7 @@ from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
 
 CASE = "MedReasoner.case"  # attribute of volumes: which case of which server they are
 BY_HAND = "(drawn by hand)"
+_PREFIX = "medreasoner"  # of temporary folders
 _HEAD = 4096  # bytes of a file that tell its kind, and hold a NIfTI header even when compressed
 _VERSIONS = "update the older of server and extension"
 
@@ -85,7 +88,7 @@ class Conversation:
         yield client.save_label(case, file, record)
         return case
 
-    def next_case(self, strategy: str, folder: Path) -> Steps:
+    def next_case(self, strategy: str) -> Steps:
         """Fetch the case to label next; returns None when all are labelled.
 
         Returns:
@@ -94,8 +97,13 @@ class Conversation:
         case = client.read_case((yield client.next_case(strategy)))
         if case is None:
             return None
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=slicer.app.temporaryPath))
         file = folder / "case"
-        yield client.get_case(case, file)
+        try:
+            yield client.get_case(case, file)
+        except BaseException:  # cancelled too: half a case is of no use, and may fill the disk
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         with file.open("rb") as opened:
             head = opened.read(_HEAD)
         return case, file.rename(file.with_suffix(client.ending_of(head))), is_left_handed(head)
@@ -176,7 +184,7 @@ def region_by_hand(shown: ShownSlice, question: str) -> SceneAnswer:
 
 
 def _upload(voxels: np.ndarray, to_ras: np.ndarray, field: str, call: Callable[[Path, str], Call]) -> Steps:
-    with tempfile.TemporaryDirectory(prefix="medreasoner") as folder:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=slicer.app.temporaryPath) as folder:
         form, body = Form(), Path(folder) / "body"
         yield from write_form(voxels, to_ras, form, field, "volume.nrrd", body)
         return (yield call(body, form.content_type))

@@ -93,8 +93,7 @@ class Exchange:
             self._into.write(self._read())
         except OSError as error:
             self.cancel()
-            hint = "make room on the disk that holds Slicer's temporary files"
-            self._on_failed(MedReasonerError(f"{self._into.name} cannot be written: {error.strerror}", hint))
+            self._on_failed(no_room(error))
 
     def _finished(self) -> None:
         self._timer.stop()
@@ -113,3 +112,11 @@ class Exchange:
             self._on_failed(client.unreachable(self._server, self._reply.errorString()))
         else:
             self._on_reply(replace(head, body=self._read()))
+
+
+def no_room(error: OSError) -> MedReasonerError:
+    """Say that a temporary file cannot be written, and what helps."""
+    return MedReasonerError(
+        f"Slicer's temporary folder cannot be written: {error.strerror or error}",
+        "make room on its disk, or choose another in Application Settings, Modules; then try again",
+    )

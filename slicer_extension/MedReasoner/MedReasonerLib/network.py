@@ -17,7 +17,7 @@ import qt
 from medreasoner.contract.errors import MedReasonerError
 from MedReasonerLib import client
 from MedReasonerLib.client import Aside, Call, Reply, Server, Steps
-from MedReasonerLib.exchange import Exchange
+from MedReasonerLib.exchange import Exchange, no_room
 
 _BUDGET = 0.008  # seconds of steps in a row before the event loop gets its turn
 _POLL_MS = 1000  # how often the place in the queue is asked for
@@ -72,7 +72,6 @@ class Job:
             if self._call is not None and self._call.queue_id:
                 self._aside(client.leave_queue(self._call), _ignore)
         self._end()
-        self._steps.close()
 
     def _go_on(self) -> None:
         self._advance(None)
@@ -90,18 +89,20 @@ class Job:
                     self._turn.start()
                     return
                 wish = self._steps.send(None)
+            self._start(wish)
         except StopIteration as stop:
             self._end()
             self._on_done(stop.value)
         except MedReasonerError as failure:
             self._end()
             self._on_failed(failure)
+        except OSError as error:  # files are nothing but temporary ones here: the network's errors come as replies
+            self._end()
+            self._on_failed(no_room(error))
         except Exception as bug:
             self._end()
             self._on_failed(MedReasonerError(f"a mistake in MedReasoner: {bug!r}", "report it with the Python console"))
             raise
-        else:
-            self._start(wish)
 
     def _start(self, call: Call) -> None:
         self._call = call
@@ -150,6 +151,7 @@ class Job:
         self._call = self._exchange = None
         self._turn.stop()
         self._poll.stop()
+        self._steps.close()
 
 
 def _timer(milliseconds: int, call: Callable[[], None], single: bool = False) -> Any:

@@ -6,7 +6,6 @@ something that a panel shows has changed.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -95,8 +94,7 @@ class Work:
             self._run(self.conversation.save(self.server, self.current), "Saved on the server as {}.".format)
 
     def next_case(self, strategy: str = "first") -> None:
-        folder = Path(tempfile.mkdtemp(prefix="medreasoner", dir=slicer.app.temporaryPath))
-        self._run(self.conversation.next_case(strategy, folder), self._loaded)
+        self._run(self.conversation.next_case(strategy), self._loaded)
 
     def cancel(self) -> None:
         """End the running job; what it would still bring is dropped."""

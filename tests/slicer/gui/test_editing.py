@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +323,34 @@ def test_a_large_case_arrives_byte_by_byte_the_same(panel: Any, server: Scripted
     assert panel.logic.error is None, panel.ui.statusLabel.text
     assert ended[0].body == b""
     assert into.read_bytes() == server.images["large"].read_bytes()
+
+
+@pytest.mark.parametrize("what", ["question", "next case"])
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
+    panel: Any, host: Any, server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Files of the temporary folders lie on /dev/full, which can be opened and never has room."""
+    show(host, panel)
+    full = tmp_path / "full"
+    full.mkdir()
+    for name in ("body", "case"):
+        (full / name).symlink_to("/dev/full")
+    server.images["case"] = server.folder / "case"
+    server.images["case"].write_bytes(bytes(100_000))
+    with monkeypatch.context() as filled:
+        filled.setattr(tempfile, "TemporaryDirectory", lambda **_: contextlib.nullcontext(str(full)))
+        filled.setattr(tempfile, "mkdtemp", lambda **_: str(full))
+        if what == "question":
+            ask(panel, "Where is the block?")
+        else:
+            click(panel.ui.nextButton)
+            until(lambda: not panel.logic.is_busy)
+    said = panel.ui.statusLabel.text
+    assert "Slicer's temporary folder cannot be written: No space left on device" in said
+    assert "make room on its disk" in said and "mistake" not in said
+    assert full.exists() == (what == "question"), "half a case is not kept"
+    ask(panel, "Where is the block?")
+    assert panel.ui.statusLabel.text == "Answered."
 
 
 @pytest.mark.parametrize("left_handed", [False, True])
