@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from monailabel.config import settings as monai_label
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -29,6 +30,7 @@ from monailabel_app.lib.images import OpenedImages
 from monailabel_app.lib.infers.ground import Ground
 from monailabel_app.lib.infers.refine import Refine
 from monailabel_app.lib.infers.volume import Volume
+from monailabel_app.lib.sessions import UploadedVolumes
 from monailabel_app.lib.settings import Settings
 from monailabel_app.lib.succession import Succession
 from monailabel_app.lib.trainers.training import Training
@@ -49,6 +51,7 @@ class MedReasonerApp(MONAILabelApp):
         self.scores: AnswerScores | None = None  # where none are wished for
         self.succession: Succession | None = None  # where the reasoner runs in another server
         self.training = Training(studies, registry_folder(self.settings.registry), self.settings)
+        self.uploads = UploadedVolumes(monai_label.MONAI_LABEL_SESSION_PATH, self.settings.keep_session * 60)
         super().__init__(
             app_dir,
             studies,
@@ -60,6 +63,13 @@ class MedReasonerApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         return open_datastore(self.studies, self.settings)
+
+    def sessions(self) -> UploadedVolumes:
+        return self.uploads
+
+    def cleanup_sessions(self) -> None:
+        """Called at the start and every five minutes."""
+        self.uploads.remove_expired()
 
     def init_infers(self) -> dict[str, InferTask]:
         settings = self.settings

@@ -101,7 +101,6 @@ def build(open_application: Callable[[], Any], settings: Settings) -> Starlette:
         # MONAI Label logs whole requests, questions and file names among them; its warnings are enough.
         logging.getLogger("monailabel").setLevel(logging.WARNING)
         monai_label.MONAI_LABEL_AUTO_UPDATE_SCORING = False  # it would start a second server for every next sample
-        monai_label.MONAI_LABEL_SESSION_EXPIRY = settings.keep_session * 60
         application = open_application()
         here = app.state.gateway = Service.around(application, settings, doorkeeper, audit)
         application.server_mode(True)
