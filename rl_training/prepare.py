@@ -62,8 +62,6 @@ def prepare_command(
     with nullcontext() if folder is None else new_folder(folder) as temporary:
         card = prepare(reader, data, temporary, split_shares, seed, by_rule, leave_out_bad)
     out.print(Markdown(as_markdown(card)))
-    for pair in card["checks"]["pictures_alike_in_two_splits"][:SHOWN]:
-        out.print(f"[yellow]look alike, but are in two splits:[/] {escape(' and '.join(pair))}")
     if folder is not None:
         out.print(f"[dim]{escape(str(folder))}[/]")
 
@@ -107,6 +105,8 @@ def prepare(
     usable = [replace(g, seen=replace(g.seen, split=splits[g.seen.group])) for g in usable]
     leaks = find_leaks([g.seen for g in usable])
     _refuse(leaks)
+    for pair in leaks.alike[:SHOWN]:  # the card has their number only: their files may be named after patients
+        out.print(f"[yellow]look alike, but are in two splits:[/] {escape(' and '.join(pair))}")
     rows = _rows(usable)
     lines = "".join(f"{json.dumps(row)}\n" for row in rows)
     places = dict(Counter(g.place for g in usable)) | ({"left out": len(bad)} if bad else {})

@@ -36,7 +36,7 @@ def data_card(name: str, rows: Sequence[Row], leaks: Leaks, sha256: str, places:
         "checks": {
             "patients_in_two_splits": len(leaks.patients),
             "pictures_in_two_splits": len(leaks.pictures),
-            "pictures_alike_in_two_splits": [list(pair) for pair in leaks.alike],
+            "pictures_alike_in_two_splits": len(leaks.alike),
             "wordings_in_two_splits": len(leaks.questions),
         },
     }
@@ -54,8 +54,7 @@ def as_markdown(card: dict[str, Any]) -> str:
     lines += ["", "## Boxes and points", ""]
     lines += [f"- {what}: {count:,}" for what, count in card["boxes_and_points"].items()]
     lines += ["", "## Checks", ""]
-    for check, found in card["checks"].items():
-        lines.append(f"- {check.replace('_', ' ')}: {found if isinstance(found, int) else len(found):,}")
+    lines += [f"- {check.replace('_', ' ')}: {found:,}" for check, found in card["checks"].items()]
     return "\n".join([*lines, ""])
 
 

@@ -104,7 +104,7 @@ class SavedLabels:
             raise DataError(f"{label.where}: nobody asked a question, so it teaches none", "leave it out")
         kind, looks = _said(record)
         return Example(
-            id=f"label/{label.image.name}",
+            id=f"label/{index + 1}",  # an image is often named after its patient
             where=label.where,
             image=label.image,
             questions=Entry(record.target, looks, {**{style: [] for style in STYLES}, "clinical": [record.question]}),

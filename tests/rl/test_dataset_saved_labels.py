@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -18,6 +19,7 @@ from monailabel_app.lib.datastore.local import open_local
 from rl_training.dataset import DataError, SavedLabels
 from rl_training.dataset.masks import mask_on
 from rl_training.dataset.practice import make_folder
+from rl_training.dataset.prepared import new_folder
 from rl_training.dataset.saved_labels import SHELF
 from rl_training.prepare import open_reader, prepare
 
@@ -82,6 +84,25 @@ def test_they_can_be_prepared_and_the_drawn_mask_counts(studies: Path) -> None:
     card = prepare(open_reader(studies), studies, None, {"train": 1.0, "val": 0.0, "test": 0.0})
     assert card["boxes_and_points"] == {"made from the mask": 2, "absent": 1}
     assert card["sources"]["saved labels"]["examples"] == 3
+
+
+def test_a_prepared_folder_names_no_image_for_those_are_often_named_after_patients(
+    studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf = studies / SHELF / "final"
+    for name, patient in (("one", "DOE_JANE"), ("two", "DOE_JOHN")):
+        (studies / f"{name}.nii").rename(studies / f"{patient}.nii")
+        (shelf / f"{name}.json").rename(shelf / f"{patient}.json")
+    head: Any = nibabel.load(HEAD)
+    voxels = np.array(head.dataobj)
+    voxels[16, 15, 12] = voxels.max()
+    nibabel.save(type(head)(voxels, head.affine), studies / "DOE_JOHN.nii")  # another patient who looks alike
+    with new_folder(tmp_path / "out") as folder:
+        card = prepare(open_reader(studies), studies, folder, {"train": 0.5, "val": 0.0, "test": 0.5})
+    assert card["checks"]["pictures_alike_in_two_splits"] == 1
+    assert "DOE_JOHN" in capsys.readouterr().out  # who prepares is told what to look at
+    written = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert not [file for file in written if b"DOE" in file.read_bytes() or "DOE" in file.name]
 
 
 def test_labels_of_dicom_series_find_their_folder(tmp_path: Path) -> None:
