@@ -66,16 +66,20 @@ def who_am_i(request: Request) -> Response:
 
 async def next_sample(request: Request) -> Response:
     """The next image to label, by a strategy's choice; the path in it is the file's name alone."""
-    here, strategy = service(request), request.path_params["strategy"]
     params = read_json_object((await request.body()).decode("utf-8", "replace") or "{}")
-    known = here.application.info()["strategies"]
+    return JSONResponse(await run_in_threadpool(_next, request, request.path_params["strategy"], params))
+
+
+def _next(request: Request, strategy: str, params: dict[str, Any]) -> dict[str, Any]:
+    known, who = service(request).application.info()["strategies"], request.state.user.name
     if strategy not in known:
         raise NotFound(f"there is no strategy {strategy[:60]!r}", f"use one of {', '.join(sorted(known))}")
-    client = {"client_id": str(params.get("client_id") or request.state.user.name)[:64]}
-    found: dict[str, Any] = await run_in_threadpool(activelearning.sample, strategy, client, request.state.user.name)
+    found: dict[str, Any] = activelearning.sample(
+        strategy, {"client_id": str(params.get("client_id") or who)[:64]}, who
+    )
     if "path" in found:
         found["path"] = Path(found["path"]).name
-    return JSONResponse(found)
+    return found
 
 
 def training(request: Request) -> Response:
@@ -88,14 +92,18 @@ def training(request: Request) -> Response:
 
 async def start_training(request: Request) -> Response:
     """Start the training of one model, in a process of its own, or go on with one that was not over."""
-    here, model = service(request), request.path_params["model"]
+    params = read_json_object((await request.body()).decode("utf-8", "replace") or "{}")
+    return JSONResponse(await run_in_threadpool(_start, request, request.path_params["model"], params))
+
+
+def _start(request: Request, model: str, params: dict[str, Any]) -> Any:
+    here = service(request)
     known = here.application.info()["trainers"]
     if model not in known:
         raise NotFound(f"there is no training {model[:60]!r}", f"known: {', '.join(sorted(known)) or 'none'}")
-    params = read_json_object((await request.body()).decode("utf-8", "replace") or "{}")
-    report = await run_in_threadpool(here.application.train, {**params, "model": model})
+    report = here.application.train({**params, "model": model})
     here.audit.write("training", request.state.user.name, wish="start")
-    return JSONResponse(report)
+    return report
 
 
 def stop_training(request: Request) -> Response:

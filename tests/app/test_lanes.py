@@ -205,6 +205,24 @@ def test_work_whose_client_has_left_is_told_so(slow):
     until(lambda: application.asked[0]["cancelled"]())
 
 
+@pytest.mark.parametrize("address", ["/activelearning/first", "/train/medreasoner"])
+def test_an_archive_that_takes_its_time_holds_up_nobody_else(address):
+    """MONAI Label's description of itself, which says what strategies and trainings there are, lists the images."""
+    application = SmallApplication()
+    with served(application) as url, httpx.Client(base_url=url, timeout=30) as client:
+        asked, comes = threading.Event(), threading.Event()
+        describe = application.info
+        application.info = lambda: asked.set() or (comes.wait(30) and describe())
+        thread = threading.Thread(target=lambda: client.post(address))
+        thread.start()
+        try:
+            assert asked.wait(10)
+            assert client.get("/healthz", timeout=5).is_success
+        finally:
+            comes.set()
+            thread.join(10)
+
+
 def test_the_server_s_end_waits_for_the_answer_that_runs():
     application = SmallApplication()
     application.may_answer.clear()
