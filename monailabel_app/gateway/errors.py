@@ -7,7 +7,7 @@ import uuid
 
 from monailabel.interfaces.exception import MONAILabelException
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -141,6 +141,8 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, noting)
+        except ClientDisconnect:  # in the middle of its upload: no bug, and nobody is left to be told
+            return
         except Exception:
             if scope["type"] != "http":
                 raise

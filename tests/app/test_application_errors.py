@@ -3,8 +3,10 @@
 import json
 import logging
 import re
+import socket
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
@@ -69,6 +71,19 @@ def test_a_bug_is_a_number_outside_and_a_traceback_in_the_log(failing, caplog):
     assert "ZeroDivisionError" in caplog.text
     application.failure = None
     assert ask(client).is_success
+
+
+def test_an_upload_that_is_broken_off_is_no_bug(failing, caplog):
+    _, client = failing
+    before, url = client.get("/metrics").text, client.base_url
+    with caplog.at_level(logging.ERROR), socket.create_connection((url.host, url.port), timeout=10) as line:
+        head = f"PUT /session/ HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        line.sendall(f"{head}Content-Length: 1000\r\n\r\n--b\r\n".encode())
+        time.sleep(0.3)  # the form is being read
+        line.close()
+        time.sleep(0.3)
+        assert client.get("/metrics").text == before
+    assert not caplog.text
 
 
 def test_addresses_and_methods_that_are_not_served(failing):
