@@ -67,7 +67,7 @@ class Feed:
             for name, shown in self.target_kinds.items()
             if cannot_show(kind, shown)
         }
-        self.absent_questions = absent_questions
+        self.absent_questions = [a for a in absent_questions if self._kinds_without(*a[:2])]
         self._known: dict[str, list[int]] = {}
         image = [tokenizer.convert_tokens_to_ids("<|image_pad|>")] * (config.canvas // 28) ** 2
         self._image = [*self._ids("<|vision_start|>"), *image, *self._ids("<|vision_end|>")]
@@ -109,12 +109,16 @@ class Feed:
 
     def _draw_listed(self, rng: random.Random) -> tuple[int, str, str, bool, str]:
         where, heading, question = rng.choice(self.absent_questions)
-        may_show = kinds_that_may_show(heading)
-        kinds = ABSENT_KINDS[where] if where else [k for k in self.rows_by_kind if not might_show(k, may_show)]
-        usable = [k for k in kinds if k in self.rows_by_kind]
-        row = rng.choice(self.rows_by_kind[rng.choice(usable)])
+        row = rng.choice(self.rows_by_kind[rng.choice(self._kinds_without(where, heading))])
         name = heading.partition("|")[0].strip()
         return row, question, name, False, name
+
+    def _kinds_without(self, where: str, heading: str) -> list[str]:
+        """List the kinds of image here that cannot show what a listed question asks for (see `training_absent`)."""
+        if where:
+            return [kind for kind in ABSENT_KINDS.get(where, (where,)) if kind in self.rows_by_kind]
+        may_show = kinds_that_may_show(heading)
+        return [kind for kind in self.rows_by_kind if not might_show(kind, may_show)]
 
     def batch(self, rng: random.Random) -> Batch:
         """Make one batch."""
