@@ -148,8 +148,10 @@ class GrpoConfig(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := [name for name in self.rewards if name not in REWARDS] or not self.rewards:
+        if unknown := [name for name in self.rewards if name not in REWARDS]:
             raise MedReasonerError(f"no such rewards: {unknown}", f"choose from {', '.join(REWARDS)}")
+        if not self.rewards:
+            raise MedReasonerError("nothing is rewarded", f"choose from {', '.join(REWARDS)}")
         if self.group < 2:
             raise MedReasonerError("a group of one completion has no advantage to compare", "set group to 2 or more")
         if self.questions_per_generation % self.questions_per_update:

@@ -171,6 +171,7 @@ def test_deepspeed_files_leave_the_batch_to_the_stage(name: str) -> None:
         ({"grup": 4}, "grup"),
         ({"group": 1}, "group of one"),
         ({"rewards": {"luck": 1}}, "luck"),
+        ({"rewards": {}}, "nothing is rewarded"),
         ({"questions_per_generation": 3, "questions_per_update": 2}, "no multiple"),
         ({"save_every": 3}, "save_every 3"),  # two updates a generation
         ({"deepspeed": "zero9"}, "deepspeed"),

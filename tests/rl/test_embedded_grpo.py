@@ -22,7 +22,7 @@ from medreasoner.picture import Picture
 from medreasoner.reasoner.adapter import CONFIG, WEIGHTS, merge_adapter
 from medreasoner.reasoner.quantised import save_quantised
 from rl_training import embedded_grpo, pack
-from rl_training.config import EmbeddedGrpoConfig
+from rl_training.config import EmbeddedGrpoConfig, SftConfig
 from rl_training.feed import Feed
 from rl_training.forward import to_patches
 from rl_training.mask_scores import MaskScores
@@ -213,6 +213,16 @@ def test_a_collection_without_anything_absent_says_so(collection: tuple[Path, Pa
         run.train_step(pictures, masks)
 
 
+def test_listed_questions_that_no_picture_here_is_fit_for_are_left_out(collection: tuple[Path, Path, Path]) -> None:
+    data, _, base = collection
+    samples = [{**row, "source": "a hospital", "modality": "CT"} for row in embedded_grpo.read_samples(data)]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    feed = Feed(samples, training_entries(data), training_absent(data), tokenizer, SftConfig(absent_share=1.0))
+    assert set(feed.rows_by_kind) == {"CT image"}  # of which nobody knows the part of the body
+    with pytest.raises(MedReasonerError, match="nothing can be asked for that is absent"):
+        feed.batch(random.Random(0))
+
+
 def command(collection: tuple[Path, Path, Path], out: Path, config: Path, *more: object) -> None:
     data, packed, base = collection
     embedded_grpo.main(
@@ -248,6 +258,7 @@ def test_a_run_goes_on_as_if_never_cut_off_and_evaluates(collection: tuple[Path,
 
 WRONG = {
     "an unknown reward": ({"rewards": {"praise": 1}}, "no such rewards"),
+    "a reward of length, which no answer here can lose": ({"rewards": {"brevity": 1}}, "no such rewards"),
     "nothing to learn from": ({}, "nothing is rewarded or taught"),
     "a group of one, whose deviation is not a number": ({"rewards": {"absent": 1}, "group": 1}, "group of one"),
     "batches that do not divide": ({"rewards": {"absent": 1}, "questions": 3, "micro_batch": 2}, "do not divide"),
