@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from medreasoner.contract.errors import ImageError
+from medreasoner.imaging.dicom_dataset import COPY_AGAIN
+from medreasoner.imaging.values import reading
 from rl_training.dataset.table import Row
 
 
@@ -45,10 +48,10 @@ def series_folders(folder: Path) -> dict[str, Path]:
 def _header(file: Path) -> tuple[str, str] | None:
     """Return PatientID and SeriesInstanceUID, or None where this is no DICOM file."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID", "SeriesInstanceUID"])
-    except (InvalidDicomError, OSError):  # another kind of file, or one that opening it will report
+        with reading(file, "DICOM", COPY_AGAIN):
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID", "SeriesInstanceUID"])
+            return str(header.get("PatientID") or "").strip(), str(header.get("SeriesInstanceUID") or "")
+    except ImageError:  # another kind of file, or a damaged one, which opening it will report
         return None
-    return str(header.get("PatientID") or "").strip(), str(header.get("SeriesInstanceUID") or "")

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 
 from medreasoner.contract.label import LabelRecord
 from medreasoner.imaging import open_image, write_mask
@@ -18,6 +19,7 @@ from monailabel_app.lib.datastore.label_shelf import FOLDER, LabelShelf
 from monailabel_app.lib.datastore.local import open_local
 from rl_training.dataset import DataError, SavedLabels
 from rl_training.dataset.masks import mask_on
+from rl_training.dataset.patients import recorded_patient
 from rl_training.dataset.practice import make_folder
 from rl_training.dataset.prepared import new_folder
 from rl_training.dataset.saved_labels import SHELF
@@ -122,6 +124,14 @@ def test_labels_of_dicom_series_find_their_folder(tmp_path: Path) -> None:
     assert (example.image, example.group) == (folder, "practice-04")
     mask = mask_on(example, example.picture())
     assert mask is not None and np.array_equal(mask, picture.pixels[..., 0] > 200)
+
+
+@pytest.mark.parametrize("end", [141, 153])  # bytes: within a group's length, within an attribute's name
+def test_a_damaged_dicom_file_beside_them_stops_nothing(studies: Path, end: int) -> None:
+    whole = Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
+    (studies / "cut.dcm").write_bytes(whole[:end])
+    assert len(SavedLabels.of_studies(studies)) == 3
+    assert recorded_patient(studies / "cut.dcm") == ""
 
 
 def test_a_label_without_a_question_teaches_nothing(studies: Path) -> None:
