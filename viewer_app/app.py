@@ -120,8 +120,12 @@ class ViewerApp(TrameApp):
         picture = self.reading.picture
         turned = picture is not None and axis != (self.reading.axis or picture.axis)
         with self._errors_shown():
-            window = (float(window_centre), float(window_width)) if window_centre and window_width else None
-            self.reading.show(axis or None, None if turned else int(slice_index), window)
+            unset = (None, "")  # a centre of 0 is one
+            whole = window_centre not in unset and window_width not in unset
+            window = (float(window_centre), float(window_width)) if whole else None
+            # A view that nobody chose stays: its name, "axial" or even "oblique", asks for another one or for none.
+            wished = (axis or None) if turned else self.reading.axis
+            self.reading.show(wished, None if turned else int(slice_index), window)
             self._show_slice()
 
     async def _work(self, what: str, job: Callable[[], Answered]) -> None:

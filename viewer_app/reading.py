@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from medreasoner.asking import Written, write
 from medreasoner.contract.answer import Box, GroundingAnswer, Point
 from medreasoner.contract.errors import ImageError, MedReasonerError
@@ -79,17 +81,20 @@ class Reading:
         last = self.answers[-1] if self.answers else None
         if last is None or self.picture is None:
             return None
-        there, here = last.picture, self.picture
-        return last if (there.axis, there.slice_index) == (here.axis, here.slice_index) else None
+        # By the way to the voxels: two views of one slice may have one name and be mirror images.
+        return last if np.array_equal(last.picture.to_index, self.picture.to_index) else None
 
     def ask(self, question: str) -> Answered:
         """Answer a question about the slice on screen.
 
         Raises:
-            MedReasonerError: no image is open, the question is none, or the answer cannot be used.
+            MedReasonerError: no image is open, another was opened meanwhile, the question is none, or the answer
+                cannot be used.
         """
-        picture, axis = self._shown(), self.axis
-        return self._keep([*self.answers, Answered(picture, self.pipeline.ground(question, picture), axis)])
+        image, picture, axis = self.image, self._shown(), self.axis
+        found = Answered(picture, self.pipeline.ground(question, picture), axis)
+        self._check_open(image)
+        return self._keep([*self.answers, found])
 
     def refine(self, box: Box, points: tuple[Point, Point] | None = None) -> Answered:
         """Get a new mask for a box, and points, drawn or moved on the slice on screen; the reasoner is not asked.
@@ -99,19 +104,21 @@ class Reading:
             points: in picture pixels; None keeps the answer's own or, where there are none, puts them into the box.
 
         Raises:
-            MedReasonerError: no image is open, or the box has no part inside the picture.
+            MedReasonerError: no image is open, another was opened meanwhile, or the box has no part inside the
+                picture.
         """
-        picture, last = self._shown(), self.answer
+        image, picture, last = self.image, self._shown(), self.answer
         box = picture.clip(box)
         old = last.grounding.answer if last is not None else None
         if points is None:
             points = old.points if isinstance(old, GroundingAnswer) else _inside(box)
         found = self.pipeline.refine(picture, box, points)
+        self._check_open(image)
         question = last.grounding.question if last is not None else DRAWN
         reasoning = old.reasoning if isinstance(old, GroundingAnswer) else ""  # not the reasoning of an absent answer
         answer = GroundingAnswer(box, points, reasoning)
-        asked = last.grounding.reasoner if last is not None else {}
-        grounding = Grounding(question, answer, found.mask, found.quality, 1, reasoner=asked)
+        asked, attempts = ({}, 0) if last is None else (last.grounding.reasoner, last.grounding.attempts)
+        grounding = Grounding(question, answer, found.mask, found.quality, attempts, reasoner=asked)
         kept = self.answers if last is None else self.answers[:-1]
         return self._keep([*kept, Answered(picture, grounding, self.axis, edited=True)])
 
@@ -144,6 +151,11 @@ class Reading:
         if self.image is None:
             raise MedReasonerError("no image is open", "type the path of a file or series folder and open it")
         return self.image
+
+    def _check_open(self, image: StoredImage | None) -> None:
+        """An answer that took its time must not be laid over another image."""
+        if self.image is not image:
+            raise MedReasonerError("another image was opened before the answer came", "ask again about this one")
 
     def _shown(self) -> Picture:
         self._opened()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medreasoner.contract.answer import Box, GroundingAnswer, Point
 from medreasoner.contract.errors import AnswerError, ImageError, MedReasonerError
 from medreasoner.expert import load_expert
 from medreasoner.imaging import open_image
+from medreasoner.picture import Picture
 from medreasoner.pipeline import GroundingPipeline
 from medreasoner.reasoner.catalogue import open_reasoner
+from medreasoner.reasoner.protocol import Reply
+from tests.app.plain_models import ABSENT, ToldReasoner
+from tests.app.plain_models import pipeline as plain_pipeline
+from tests.dicom_files import ROWS, series
+from viewer_app.app import ViewerApp
 from viewer_app.reading import Reading
 
 DISC = "Where do the nerve fibres leave the eye as one bundle?"
@@ -89,11 +97,62 @@ def test_answers_belong_to_their_slice(reading: Reading) -> None:
     assert reading.answer is there
 
 
+def test_a_view_that_is_a_mirror_image_shows_no_answer_of_the_other(tmp_path: Path) -> None:
+    """A patient who lay prone: the acquired plane and the radiological view are both called axial."""
+    reading = Reading(plain_pipeline(ABSENT), tmp_path)
+    reading.open(series(tmp_path / "prone", directions=np.diag([-1.0, -1.0, 1.0])))
+    here = reading.refine(Box(2, 3, 9, 7))
+    view = reading.show("axial", here.picture.slice_index)
+    assert (view.axis, view.slice_index) == (here.picture.axis, here.picture.slice_index)
+    assert view.index_of(Point(0, 0)) == pytest.approx(here.picture.index_of(Point(view.width, view.height)), abs=1)
+    assert reading.answer is None
+    reading.go_to(0)
+    assert reading.answer is here
+
+
+def test_an_answer_is_not_laid_over_an_image_that_was_opened_meanwhile(tmp_path: Path) -> None:
+    models = plain_pipeline(ABSENT)
+    reading = Reading(models, tmp_path)
+    reading.open(series(tmp_path / "before"))
+    after = series(tmp_path / "after")
+
+    class Slow(ToldReasoner):
+        def answer(self, question: str, picture: Picture) -> Reply:
+            reading.open(after)
+            return super().answer(question, picture)
+
+    models.reasoner = Slow(ABSENT)
+    with pytest.raises(MedReasonerError, match="another image was opened"):
+        reading.ask(DISC)
+    assert reading.answers == []
+    assert reading.image is not None
+    assert reading.image.path == after
+
+
+def test_turning_pages_keeps_the_plane_that_was_acquired(tmp_path: Path) -> None:
+    """It is oblique, a view that cannot be asked for by name."""
+    half = np.sqrt(0.5)
+    reading = Reading(plain_pipeline(ABSENT), tmp_path)
+    reading.open(series(tmp_path / "oblique", directions=np.array([[1, 0, 0], [0, half, -half], [0, half, half]])))
+    app = ViewerApp(reading)
+    app.show_opened()
+    assert app.state.axis == "oblique"
+    app.on_view("oblique", 1, 0, 400)
+    assert app.state.error == ""
+    assert reading.picture is not None
+    assert (reading.picture.slice_index, reading.picture.height) == (1, round(ROWS * 0.8 / 0.6))
+    assert reading.picture.window == (0, 400)  # a centre of 0 is one
+    app.on_view("coronal", 1, "", 400)
+    assert reading.picture.axis == "coronal"
+    assert reading.picture.window != (0, 400)
+
+
 def test_saves_the_mask_in_the_image_s_own_grid(reading: Reading) -> None:
     reading.open(BRAIN)
     reading.show("coronal", 20)
     reading.refine(Box(5, 5, 25, 25))
     written = reading.save()
+    assert json.loads(written.result.read_text())["attempts"] == 0  # no reasoner looked
     mask, image = open_image(written.mask), open_image(BRAIN)
     assert mask.shape == image.shape
     assert mask.index_to_lps == pytest.approx(image.index_to_lps)
