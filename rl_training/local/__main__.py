@@ -44,7 +44,6 @@ def carry_out(given: argparse.Namespace) -> None:
         try:
             lineage = _run(given, folder, diary, lock)
         except Stopped:
-            (folder / STOP).unlink(missing_ok=True)
             diary.note(status="stopped", message="stopped and saved; it can be gone on with")
             sys.exit(STOPPED)
         except Exception as error:
@@ -55,6 +54,8 @@ def carry_out(given: argparse.Namespace) -> None:
                 hint = "make room there; --resume goes on from what is saved"
                 raise MedReasonerError(f"{folder} cannot be written: {error.strerror or error}", hint) from error
             raise
+        finally:
+            (folder / STOP).unlink(missing_ok=True)  # a wish of now does not stop the next start
         status = "published" if lineage.published else "refused"
         diary.note(status=status, progress=1.0, message=lineage.reason, number=lineage.number)
         out.print(f"{status}, number {lineage.number}: {lineage.reason}", markup=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from medreasoner.contract.errors import MedReasonerError
+from rl_training.checkpoints import last_whole
 from rl_training.config import Stage
 from rl_training.local.state import LOG, Stopped, stop_wished
 from rl_training.plan import plain_values
@@ -24,6 +26,8 @@ from rl_training.watching import PROGRESS
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LOOK_S = 0.5
+_SHUTDOWN = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}  # seconds; torchrun's 30 are less than an update of a 7 B model
+_STOPS = (STOPPED, -signal.SIGTERM)  # of a stage that has saved, or that was still loading
 
 
 class StageError(MedReasonerError):
@@ -42,7 +46,14 @@ def write_config(config: Stage, path: Path) -> None:
     path.write_text(yaml.safe_dump(plain_values(asdict(config)), sort_keys=False), encoding="utf-8")
 
 
-def follow(command: list[str], run: Path, stage: str, lock: int, told: Callable[[dict[str, Any]], None]) -> None:
+def follow(
+    command: list[str],
+    run: Path,
+    stage: str,
+    lock: int,
+    told: Callable[[dict[str, Any]], None],
+    launched: bool = False,
+) -> None:
     """Run a stage's command to its end.
 
     The process gets SIGTERM, upon which it saves and stops, when the run is to stop and also when this process is
@@ -54,19 +65,26 @@ def follow(command: list[str], run: Path, stage: str, lock: int, told: Callable[
         stage: its name.
         lock: descriptor of the run's lock.
         told: called with each new line of the stage's progress.
+        launched: a launcher stands between, which ends with 1 whatever became of the stage.
 
     Raises:
         Stopped: the run is to stop; the stage has saved, or has not begun.
-        StageError: the stage failed.
+        StageError: the stage failed, be it while it was to stop.
     """
     if stop_wished(run):
         raise Stopped
     progress = run / stage / PROGRESS
-    seen = len(_lines(progress))
+    before = seen = len(_lines(progress))
     with (run / LOG).open("ab") as log:
         begins = log.tell()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock], preexec_fn=_die_with_parent
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock],
+            preexec_fn=_die_with_parent,
+            env={**_SHUTDOWN, **os.environ},
         )
     asked = False
     while process.poll() is None:
@@ -77,10 +95,18 @@ def follow(command: list[str], run: Path, stage: str, lock: int, told: Callable[
         for line in _lines(progress)[seen:]:
             seen += 1
             told(json.loads(line))
-    if process.returncode and asked:
+    if not process.returncode:
+        return
+    if asked and (_has_saved(run / stage, before) if launched else process.returncode in _STOPS):
         raise Stopped
-    if process.returncode:
-        raise _failure(stage, process.returncode, run / LOG, begins)
+    raise _failure(stage, process.returncode, run / LOG, begins)
+
+
+def _has_saved(folder: Path, before: int) -> bool:
+    """Say whether all updates that a stage told of, after so many lines of its progress, are in a checkpoint."""
+    made, newest = _lines(folder / PROGRESS)[before:], last_whole(folder)
+    saved = int(newest.name.removeprefix("checkpoint-")) if newest else 0
+    return not made or saved >= int(json.loads(made[-1])["step"])
 
 
 def _die_with_parent() -> None:

@@ -118,7 +118,8 @@ class Run:
             step, of = int(line["step"]), max(1, int(line["of"]))
             self.diary.note(step=step, of=of, progress=round(begins + share * step / of, 4))
 
-        follow(command_of(name, self.folder, self.config.launch), self.folder, name, self.lock, told)
+        command, launched = command_of(name, self.folder, self.config.launch), bool(self.config.launch)
+        follow(command, self.folder, name, self.lock, told, launched)
         shutil.rmtree(folder / "start", ignore_errors=True)  # the unpacked weights, 0.6 GB
 
     def _compare(self, challenger: Path, champion: Path, parent_number: int) -> Lineage:
