@@ -76,7 +76,18 @@ class Learner(nn.Module):
         numbers: torch.Tensor,
         there: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the total loss and the parts (text, numbers, overlap, masks) as one detached row."""
+        """Return the total loss, and its parts (text, numbers, overlap, masks) as one detached row (4,).
+
+        Args:
+            pictures: (batch, 3, side, side) float in [0, 1].
+            masks: (batch, side, side) float of zeros and ones.
+            ids: (batch, length) long, from `place`; so are the numbers.
+            weight: (batch, length) float, see `Batch`; so are image_start, number_at (there called numbers) and there.
+            image_start: (batch,) long.
+            number_at: (batch, 8) long.
+            numbers: (batch, 8) long, canvas pixels.
+            there: (batch,) bool.
+        """
         config, core = self.config, self.model.model
         grid = config.canvas // 28
         seen = vision_tokens(core.visual, to_patches(pictures), self.compiled)
@@ -84,33 +95,51 @@ class Learner(nn.Module):
         positions = rotary_positions(image_start, ids.shape[1], grid)
         states, tapped = text_states(core.language_model, embedded, positions, config.mask_layers, self.compiled)
 
-        window = image_start[:, None] + grid * grid + TAIL - 1 + torch.arange(ANSWER, device=ids.device)
-        window = window.clamp(max=ids.shape[1] - 2)
-        answer = states.gather(1, window[..., None].expand(-1, -1, states.shape[-1]))
-        logits = self.model.lm_head(answer)
-        target, share = ids.gather(1, window + 1), weight.gather(1, window + 1)
-        token_loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
-        text_loss = (token_loss * share.flatten()).sum() / share.sum()
-
-        slots = (number_at - 1).clamp(min=0)
-        number_logits = self.model.lm_head(states.gather(1, slots[..., None].expand(-1, -1, states.shape[-1])))
-        flat, there_8 = number_logits.flatten(0, 1), there.repeat_interleave(8).float()
-        number_loss = soft_number_loss(flat, numbers.flatten(), self.number_ids, config.number_spread)
-        number_loss = (number_loss * there_8).sum() / there_8.sum().clamp(min=1)
-        expected = expected_number(flat, self.number_ids).reshape(-1, 8)
-        overlap = 1 - giou(expected[:, :4], numbers[:, :4].float())
-        overlap_loss = (overlap * there.float()).sum() / there.float().sum().clamp(min=1)
-
-        coarse = F.avg_pool2d((masks * there[:, None, None])[:, None], CELL)[:, 0]
-        masks_loss = torch.zeros((), device=ids.device)
-        cells = 28 // CELL
-        at = image_start[:, None] + torch.arange(grid * grid, device=ids.device)
-        for head, hidden in zip(self.mask_heads, tapped, strict=True):
-            patch = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-            drawn = head(patch.float()).reshape(-1, grid, grid, cells, cells).transpose(2, 3)
-            masks_loss = masks_loss + mask_loss(drawn.reshape(-1, grid * cells, grid * cells).float(), coarse)
+        text_loss = self._text_loss(states, ids, weight, image_start)
+        number_loss, overlap_loss = self._number_losses(states, number_at, numbers, there)
+        masks_loss = self._masks_loss(tapped, masks * there[:, None, None], image_start)
         total = (
             config.text_weight * text_loss + config.number_weight * number_loss + config.overlap_weight * overlap_loss
         )
         total = total + config.mask_weight * masks_loss
         return total, torch.stack([text_loss, number_loss, overlap_loss, masks_loss]).detach()
+
+    def _text_loss(
+        self, states: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor, image_start: torch.Tensor
+    ) -> torch.Tensor:
+        """Weighted mean cross-entropy, nats a token, of the answers' words; only the window of answers is read out."""
+        grid = self.config.canvas // 28
+        window = image_start[:, None] + grid * grid + TAIL - 1 + torch.arange(ANSWER, device=ids.device)
+        window = window.clamp(max=ids.shape[1] - 2)
+        logits = self.model.lm_head(_at(states, window))
+        target, share = ids.gather(1, window + 1), weight.gather(1, window + 1)
+        token_loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
+        return (token_loss * share.flatten()).sum() / share.sum()
+
+    def _number_losses(
+        self, states: torch.Tensor, number_at: torch.Tensor, numbers: torch.Tensor, there: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Soft loss of the eight coordinates, and 1 - GIoU of the expected box; means over targets that are there."""
+        logits = self.model.lm_head(_at(states, (number_at - 1).clamp(min=0)))
+        flat, there_8 = logits.flatten(0, 1), there.repeat_interleave(8).float()
+        loss = soft_number_loss(flat, numbers.flatten(), self.number_ids, self.config.number_spread)
+        loss = (loss * there_8).sum() / there_8.sum().clamp(min=1)
+        expected = expected_number(flat, self.number_ids).reshape(-1, 8)
+        overlap = 1 - giou(expected[:, :4], numbers[:, :4].float())
+        return loss, (overlap * there.float()).sum() / there.float().sum().clamp(min=1)
+
+    def _masks_loss(self, tapped: list[torch.Tensor], masks: torch.Tensor, image_start: torch.Tensor) -> torch.Tensor:
+        """Sum of the mask heads' losses, each on the states of the image tokens after its layer."""
+        coarse = F.avg_pool2d(masks[:, None], CELL)[:, 0]
+        grid, cells = self.config.canvas // 28, 28 // CELL
+        at = image_start[:, None] + torch.arange(grid * grid, device=masks.device)
+        loss = torch.zeros((), device=masks.device)
+        for head, hidden in zip(self.mask_heads, tapped, strict=True):
+            drawn = head(_at(hidden, at).float()).reshape(-1, grid, grid, cells, cells).transpose(2, 3)
+            loss = loss + mask_loss(drawn.reshape(-1, grid * cells, grid * cells).float(), coarse)
+        return loss
+
+
+def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Take (batch, count, width) out of (batch, length, width) at positions (batch, count)."""
+    return states.gather(1, positions[..., None].expand(-1, -1, states.shape[-1]))
