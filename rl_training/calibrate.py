@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from medreasoner.console import errors_for_people
 from medreasoner.evaluation.cases import Case, Sample, cases_of, read_samples
 from medreasoner.evaluation.kinds import kind_of
 from medreasoner.reasoner.card import ReasonerCard
@@ -83,6 +84,7 @@ def choose_margin(present: list[float], absent: list[float], least_recall: float
     return margin, float(np.mean([m > margin for m in present])), float(np.mean([m > margin for m in absent]))
 
 
+@errors_for_people()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a checkpoint folder with its card")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medreasoner.console import errors_for_people
 from medreasoner.evaluation.kinds import BODY_PART, KINDS_BY_MODALITY
 from medreasoner.evaluation.questions import Entry
 from medreasoner.instruction import instruction_hash
@@ -52,6 +53,7 @@ def embedded_card(entries: dict[str, Entry], canvas: int, absent_margin: float =
     )
 
 
+@errors_for_people()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from medreasoner.console import errors_for_people
 from medreasoner.evaluation.cases import read_samples
 from medreasoner.folders import embedded_folder
 from rl_training.config import EmbeddedGrpoConfig
@@ -82,6 +83,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@errors_for_people()
 def main(argv: list[str] | None = None) -> None:
     args = parsed(argv)
     config = EmbeddedGrpoConfig.from_yaml(args.config)

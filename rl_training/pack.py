@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medreasoner.console import errors_for_people
 from medreasoner.evaluation.cases import Sample, read_samples
 from medreasoner.reasoner.letterbox import Letterbox
 
@@ -68,6 +69,7 @@ def load_masks(packed: Path) -> NDArray[np.uint8]:
     return np.unpackbits(stored["bits"], axis=1)[:, : canvas * canvas].reshape(-1, canvas, canvas)
 
 
+@errors_for_people()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="umrg-mini")

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from medreasoner.console import errors_for_people
+from medreasoner.contract.errors import CheckpointError
 from medreasoner.evaluation.cases import read_samples
 from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
@@ -33,14 +35,20 @@ from rl_training.warp import Freedom, warp_batch
 
 
 def load_model(folder: Path, device: torch.device) -> Any:
-    """Load a folder of quantised weights; a folder without a vision tower gets a freshly drawn one."""
+    """Load a folder of quantised weights; a folder without a vision tower gets a freshly drawn one.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or the weights are of another model than its config.json.
+    """
     torch.manual_seed(0)
     model: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
     state = load_quantised(folder)
     missing, unexpected = model.load_state_dict(state, strict=False)
     wrong = [k for k in missing if "visual" not in k and k != "lm_head.weight"] + list(unexpected)
     if wrong:
-        raise ValueError(f"{folder} does not fit the model: {wrong[:5]}")
+        raise CheckpointError(
+            f"the weights in {folder} do not fit its config.json: {wrong[:5]}", "fetch or make the folder again"
+        )
     model.tie_weights()
     return model.to(device)
 
@@ -147,7 +155,17 @@ def train(run: Run, feed: Feed, pictures: torch.Tensor, masks: torch.Tensor, lim
             return
 
 
-def main() -> None:
+def write_weights(run: Run, base: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Write a folder that is whole without its card, and return its weights as they are read back from int8 rows."""
+    weights = rounded(run.averaged_weights())
+    save_quantised(weights, folder)
+    for file in base.iterdir():  # tokenizer, configuration and processor
+        if file.suffix in (".json", ".jinja") and file.name != CARD:
+            shutil.copy(file, folder)
+    return weights
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="umrg-mini's samples and questions")
@@ -157,13 +175,19 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1e9, help="seconds of this run; the schedule goes on at resume")
     parser.add_argument("--evaluate", choices=["", "val", "test"], default="", help="evaluate on this split at the end")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+@errors_for_people()
+def main() -> None:
+    args = parsed()
     config = SftConfig.from_yaml(args.config)
     print(config, flush=True)
     if args.dry_run:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
+    torch._dynamo.config.cache_size_limit = 64
     random.seed(config.seed)
     samples = read_samples(args.data)
     pictures = open_pictures(args.packed, samples)
@@ -175,27 +199,19 @@ def main() -> None:
     checkpoint = args.out / "state.pt"
     if checkpoint.exists():
         run.resume(checkpoint)
-    torch._dynamo.config.cache_size_limit = 64
-    print(
-        f"{len(feed.rows)} targets, {sum(len(q) for e in feed.entries.values() for q in e.by_style.values())} questions"
-    )
+    questions = sum(len(asked) for entry in feed.entries.values() for asked in entry.by_style.values())
+    print(f"{len(feed.rows)} targets, {questions} questions")
     shown, truth = torch.from_numpy(pictures).to(device), torch.from_numpy(load_masks(args.packed)).to(device)
     train(run, feed, shown, truth, args.limit, args.out / "log.jsonl")
     run.save(checkpoint)
-    weights = rounded(run.averaged_weights())
-    save_quantised(weights, args.out / "weights")
-    for file in args.base.iterdir():  # tokenizer, configuration and processor: the folder is whole without its card
-        if file.suffix in (".json", ".jinja") and file.name != CARD:
-            shutil.copy(file, args.out / "weights")
+    weights = write_weights(run, args.base, args.out / "weights")
     if args.evaluate:
         from rl_training.evaluate import evaluate_split, print_table
 
-        learner.model.load_state_dict({k: v for k, v in weights.items()}, strict=False)
-        rows_out = evaluate_split(
-            learner.model, tokenizer, samples, shown, truth, args.data, args.evaluate, config.canvas
-        )
-        (args.out / f"{args.evaluate}.json").write_text(json.dumps(rows_out))
-        print_table(rows_out)
+        learner.model.load_state_dict(weights, strict=False)
+        cases = evaluate_split(learner.model, tokenizer, samples, shown, truth, args.data, args.evaluate, config.canvas)
+        (args.out / f"{args.evaluate}.json").write_text(json.dumps(cases))
+        print_table(cases)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, embedding_bag
 
+from medreasoner.console import errors_for_people
 from medreasoner.evaluation.cases import Sample, read_samples
 from medreasoner.evaluation.kinds import BODY_PART, kind_of
 from medreasoner.evaluation.questions import Entry, name_of
@@ -106,6 +107,7 @@ def save(lesson: Lesson, weights: torch.Tensor, bias: torch.Tensor, folder: Path
     save_file(stored, folder / FILE, {"sentences": json.dumps(sentences)})
 
 
+@errors_for_people()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a checkpoint folder")

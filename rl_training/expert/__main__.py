@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medreasoner.console import errors_for_people
 from medreasoner.evaluation.cases import Sample, read_samples
 from medreasoner.expert import EXPERTS
 from medreasoner.expert.litemedsam import LiteMedSam
@@ -84,6 +85,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@errors_for_people()
 def main() -> None:
     args = arguments()
     config = ExpertConfig.from_yaml(args.config)

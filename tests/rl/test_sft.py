@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from medreasoner.contract.errors import MedReasonerError
+from medreasoner.contract.errors import CheckpointError, MedReasonerError
 from medreasoner.folders import embedded_folder
 from medreasoner.picture import Picture
 from medreasoner.reasoner.local import LocalReasoner
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
-from rl_training import calibrate, card, pack, sft
+from rl_training import calibrate, card, pack, sft, tiny
 from rl_training.config import SftConfig
 from rl_training.pack import load_masks, load_pictures
 from tests.collection import make_collection
@@ -36,7 +36,7 @@ def test_train_resume_and_ask(
     assert sorted(rows) == [f"images/{n}.png" for n in range(6)]
     assert load_masks(packed).reshape(6, -1).mean(1) == pytest.approx(np.full(6, 0.116), abs=0.01)
 
-    config = tmp_path / "tiny.yaml"
+    config = tmp_path / "short.yaml"
     config.write_text("seconds: 100000\nbatch: 1\nwarmup: 1\nabsent_share: 0.5\n")
     given = [config, "--data", data, "--packed", packed, "--base", embedded_folder(), "--out", out, "--limit", 0.001]
     run(sft, monkeypatch, *given)
@@ -55,6 +55,24 @@ def test_train_resume_and_ask(
     assert json.loads((weights / "medreasoner.json").read_text())["absent_margin"] == found["margin"] >= 0
     reply = LocalReasoner(weights, "cpu").answer("optic disc?", Picture(pictures[0], modality="OP"))
     assert reply.text.startswith("<think>This is a fundus photograph.")
+
+
+def test_what_cannot_be_used_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "empty.yaml"
+    config.write_text("")
+    given = [config, "--data", tmp_path, "--packed", tmp_path, "--base", tmp_path, "--out", tmp_path / "run"]
+    with pytest.raises(SystemExit, match="2"):
+        run(sft, monkeypatch, *given)
+    assert "has no samples.jsonl" in capsys.readouterr().err
+
+
+def test_weights_of_another_model_than_the_configuration_are_refused(tmp_path: Path) -> None:
+    tiny.configuration(tiny.tokenizer()).save_pretrained(tmp_path)
+    save_quantised({"another.weight": torch.zeros(3)}, tmp_path)
+    with pytest.raises(CheckpointError, match=r"do not fit its config\.json"):
+        sft.load_model(tmp_path, torch.device("cpu"))
 
 
 def test_unknown_configuration_keys_are_named(tmp_path: Path) -> None:
