@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from base64 import b64decode
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from monailabel_app.gateway.errors import NotAllowed, NotSignedIn
+from monailabel_app.gateway.errors import NotAllowed, NotSignedIn, Unavailable
 from monailabel_app.gateway.oidc import Issuer
 from monailabel_app.gateway.tokens import Role, TokenFile, User
-from monailabel_app.lib.settings import Settings
+from monailabel_app.lib.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
 
 _PROMPT = 'Basic realm="MedReasoner: any name, your token as password", charset="UTF-8"'
 NOBODY = User("", Role.ADMIN)  # without tokens there are no users, and this machine's programs may do everything
@@ -26,7 +30,7 @@ class Doorkeeper:
         """Read the token file, if there is one; raises `SettingsError` where it is wrong."""
         self._tokens = TokenFile(Path(settings.tokens).expanduser()) if settings.tokens else None
         self._issuer = Issuer(settings) if settings.oidc_issuer else None
-        self._open = settings.open_access
+        self._open, self._pages = settings.open_access, settings.cors_origins
 
     @property
     def asks_for_tokens(self) -> bool:
@@ -43,7 +47,7 @@ class Doorkeeper:
         Raises:
             NotSignedIn: no token, or one that does not hold.
             NotAllowed: there are no tokens, and the request comes from another machine.
-            Unavailable: the issuer's keys cannot be fetched.
+            Unavailable: the token file cannot be read any more, or the issuer's keys cannot be fetched.
         """
         if not self.asks_for_tokens:
             if self._open or client is None or _is_loopback(client):
@@ -55,12 +59,41 @@ class Doorkeeper:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise NotSignedIn("there is no bearer token", "send the header  Authorization: Bearer TOKEN")
-        known = self._tokens.user_of(token) if self._tokens else None
+        known = self._by_file(token)
         if known is None and self._issuer is not None and token.count(".") == 2:
             known = self._issuer.user_of(token)
         if known is None:
             raise NotSignedIn("the token is not known here, or its time is over", "ask the administrator for a new one")
         return known
+
+    def check_page(self, origin: str, host: str) -> None:
+        """Where nobody signs in, refuse what a page of another site makes a browser on this machine send.
+
+        Such a page may POST to any address without asking first; one whose own name has been made to mean this machine
+        (DNS rebinding) could read the replies too. With tokens nothing is to be done: no browser adds a bearer token.
+
+        Args:
+            origin: the header of that name, which a browser adds; empty from other programs.
+            host: the header of that name: by what name the sender has called this machine.
+
+        Raises:
+            NotAllowed: as said.
+        """
+        if self.asks_for_tokens:
+            return
+        elsewhere = origin and origin not in self._pages and origin.partition("://")[2] != host
+        if elsewhere or not (self._open or _names_this_machine(host)):
+            raise NotAllowed(
+                "a web page of another site asks this server",
+                "open http://127.0.0.1, or let cors_origins name the page",
+            )
+
+    def _by_file(self, token: str) -> User | None:
+        try:
+            return self._tokens.user_of(token) if self._tokens else None
+        except SettingsError as error:  # it is being edited, perhaps: nobody gets in, and the sender cannot help it
+            log.error("%s", error.what)
+            raise Unavailable("the token file cannot be read", "tell the server's administrator", 60) from error
 
 
 class Gate:
@@ -87,7 +120,9 @@ class Gate:
 
 def _user(request: Request, of_page: bool) -> User:
     keeper: Doorkeeper = request.app.state.gateway.doorkeeper
-    brought, client = request.headers.get("authorization", ""), request.client.host if request.client else None
+    headers, client = request.headers, request.client.host if request.client else None
+    brought = headers.get("authorization", "")
+    keeper.check_page(headers.get("origin", ""), headers.get("host", ""))
     if not of_page:
         return keeper.user_of(brought, client)
     try:
@@ -106,6 +141,14 @@ def _as_bearer(authorization: str) -> str:
     except ValueError:  # neither base64 nor UTF-8: nobody's
         return ""
     return f"Bearer {name_and_password.partition(':')[2]}"
+
+
+def _names_this_machine(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # an unclosed bracket
+        return False
+    return name in ("", "localhost") or _is_loopback(name)
 
 
 def _is_loopback(client: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from monailabel.client import MONAILabelClient
 
 from monailabel_app.gateway.application import app
-from monailabel_app.gateway.errors import NotAllowed
+from monailabel_app.gateway.errors import NotAllowed, Unavailable
 from monailabel_app.gateway.gate import NOBODY, Doorkeeper, Gate
 from monailabel_app.gateway.tokens import Role, new_token
 from monailabel_app.lib.settings import Settings
@@ -112,6 +112,53 @@ def test_web_pages_of_other_origins_get_no_permission():
         reply = httpx.get(f"{url}/infer/none", headers=ours)  # errors too: the page has to read them
         assert reply.headers["access-control-allow-origin"] == "https://viewer.example"
         assert "access-control-allow-credentials" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "settings", "status"),
+    [
+        ({}, {}, 200),  # no browser
+        ({"Origin": "OWN"}, {}, 200),  # a page of this server
+        ({"Origin": "https://evil.example"}, {}, 403),
+        ({"Origin": "null"}, {}, 403),  # a file, or a frame that hides where it comes from
+        ({"Origin": "http://[broken"}, {}, 403),
+        ({"Origin": "https://viewer.example"}, {"cors_origins": ("https://viewer.example",)}, 200),
+        ({"Host": "evil.example"}, {}, 403),  # a name that has been made to mean this machine
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, {}, 403),
+        ({"Host": "localhost:8000"}, {}, 200),
+        ({"Host": "[::1]:8000"}, {}, 200),
+        ({"Host": "[broken"}, {}, 403),
+        ({"Host": "lab.example"}, {"open_access": True}, 200),
+        ({"Host": "lab.example", "Origin": "https://evil.example"}, {"open_access": True}, 403),
+        ({"Origin": "https://evil.example", "Authorization": "Bearer TOKEN"}, {"tokens": "FILE"}, 200),
+    ],
+)
+def test_without_tokens_pages_of_other_sites_can_make_a_browser_do_nothing(headers, settings, status, tmp_path):
+    """A POST that a form could send needs no permission of the browser's; this one asks a question."""
+    token, line = new_token("ann", Role.ANNOTATOR)
+    (tmp_path / "tokens").write_text(line)
+    settings = {name: str(tmp_path / "tokens") if value == "FILE" else value for name, value in settings.items()}
+    application = SmallApplication()
+    with served(application, Settings(**settings)) as url:
+        filled = {name: value.replace("OWN", url).replace("TOKEN", token) for name, value in headers.items()}
+        form = {"params": (None, '{"question": "Where is the liver?"}')}
+        reply = httpx.post(f"{url}/infer/medreasoner?image=case&output=json", files=form, headers=filled)
+        assert reply.status_code == status, reply.text
+        assert len(application.asked) == (status == 200)
+
+
+def test_a_token_file_that_goes_wrong_under_way_lets_nobody_in_and_is_not_the_sender_s_fault(tmp_path):
+    token, line = new_token("ann", Role.READER)
+    file = tmp_path / "tokens"
+    file.write_text(line)
+    keeper = Doorkeeper(Settings(tokens=str(file)))
+    assert keeper.user_of(f"Bearer {token}", None).name == "ann"
+    for spoil in (lambda: file.write_text(f"{line}\nbob"), file.unlink):
+        spoil()
+        with pytest.raises(Unavailable, match="token file"):
+            keeper.user_of(f"Bearer {token}", None)
+    file.write_text(line)
+    assert keeper.user_of(f"Bearer {token}", None).name == "ann"
 
 
 def test_monai_label_s_client_signs_in_with_a_token_as_its_password(guarded, tokens):
