@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -23,8 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, TrainerCallback
+from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from benchmarks.grpo_clock import BEGUN, GIB, Clock, peak
 from benchmarks.grpo_step import STEP_FILE, Step
 from medreasoner.contract.answer import Box, Point
 from medreasoner.evaluation.questions import Entry
@@ -45,8 +45,6 @@ from rl_training.starting import plain_folder
 from rl_training.tiny import make_tiny, tokenizer
 from rl_training.trunk import IMAGE_TOKENS, processor
 
-BEGUN = time.monotonic()
-GIB = 2**30
 CANVAS = {"tiny": 56, "embedded": 336, "3b": 840, "7b": 840}
 QUESTION = "Which bright round structure do the vessels come from?"
 
@@ -54,41 +52,6 @@ QUESTION = "Which bright round structure do the vessels come from?"
 def even(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
     """Share of even tokens: random weights earn it, so that there is something to learn; in [0, 1]."""
     return [sum(token % 2 == 0 for token in ids) / max(1, len(ids)) for ids in completion_ids]
-
-
-class Clock(TrainerCallback):
-    """Seconds and tokens of every update but the first, of saving, and what the trained weights add up to."""
-
-    def __init__(self) -> None:
-        self.updates, self.seconds, self.tokens, self._begun, self._seen = 0, 0.0, 0, 0.0, 0
-        self.ready = self.saving = self.begins_with = self.saved = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
-        self.ready, self.begins_with = time.monotonic() - BEGUN, total(model)
-        print(f"ready after {self.ready:.0f} s", flush=True)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._begun, self._seen = time.perf_counter(), state.num_input_tokens_seen
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        took, self._begun = time.perf_counter() - self._begun, time.perf_counter()
-        print(f"update {state.global_step}: {took:.1f} s", flush=True)
-        if state.global_step > 1:
-            self.updates += 1
-            self.seconds += took
-            self.tokens += int(state.num_input_tokens_seen - self._seen)
-
-    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: ARG002
-        self.saving, self.saved = time.perf_counter() - self._begun, total(model)
-        print(f"saved in {self.saving:.0f} s", flush=True)
-
-
-def total(model: Any) -> float:
-    """Add up the sizes of all trained weights that this process holds; under ZeRO-3 its share of each."""
-    held = [getattr(weight, "ds_tensor", weight) for weight in model.parameters() if weight.requires_grad]
-    return float(sum(weight.detach().abs().sum(dtype=torch.float64).cpu() for weight in held))
 
 
 def configured(step: Step) -> GrpoConfig:
@@ -196,16 +159,6 @@ def write_facts(config: GrpoConfig, begin: Start, where: Path, run: Path) -> Non
         folder.mkdir(exist_ok=True)
     (data / "samples.jsonl").write_text("\n".join(row.example.where for row in begin.train.rows), encoding="utf-8")
     write_run("grpo", config, begin, data, run)
-
-
-def peak() -> dict[str, Any]:
-    """Return the most memory that this process held, in GiB."""
-    if torch.cuda.is_available():
-        return {
-            "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
-            "reserved_gib": round(torch.cuda.max_memory_reserved() / GIB, 2),
-        }
-    return {"peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, 2)}
 
 
 def ours(step: Step, where: Path) -> dict[str, Any]:
