@@ -173,24 +173,29 @@ def _region(picture: Picture, source: SourceFrame, box: Box) -> sr.ImageRegion |
 
 def _points(picture: Picture, source: SourceFrame, points: list[list[float]]) -> Any:
     places = [Point(x, y) for x, y in points]
+    kind = "POINT" if len(places) == 1 else "MULTIPOINT"  # a click on a target may be all that there is
     if _stored_slice(picture) is None:
         return sr.Scoord3DContentItem(
             coded(POINTS),
-            sr.GraphicTypeValues3D.MULTIPOINT,
+            sr.GraphicTypeValues3D[kind],
             _in_patient(picture, places),
             source.stand_in.FrameOfReferenceUID,
             relationship_type=CONTAINS,
         )
     item: Any = sr.ScoordContentItem(
-        coded(POINTS), sr.GraphicTypeValues.MULTIPOINT, _on_image(picture, places), relationship_type=CONTAINS
+        coded(POINTS), sr.GraphicTypeValues[kind], _on_image(picture, places), relationship_type=CONTAINS
     )
     item.ContentSequence = [sr.SourceImageForRegion(*_pointer(source))]
     return item
 
 
 def _on_image(picture: Picture, points: list[Point]) -> NDArray[np.float64]:
-    """(n, 2) column and row, with DICOM's origin in the outer corner of the first pixel (PS3.3 C.18.6.1.2)."""
-    return np.stack([picture.index_of(point)[:2] + 0.5 for point in points])
+    """(n, 2) column and row, with DICOM's origin in the outer corner of the first pixel (PS3.3 C.18.6.1.2).
+
+    What a person drew beyond the image is cut to it, for a coordinate there is not legal.
+    """
+    places = np.stack([picture.index_of(point)[:2] + 0.5 for point in points])
+    return np.asarray(np.clip(places, 0, picture.shape[:2]))
 
 
 def _in_patient(picture: Picture, points: list[Point]) -> NDArray[np.float64]:

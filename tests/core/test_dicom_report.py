@@ -128,6 +128,29 @@ def test_a_view_across_the_slices_is_placed_in_the_patient(tmp_path: Path) -> No
     assert {item.ReferencedFrameOfReferenceUID for item in (region, points)} == {frame}
 
 
+@pytest.mark.parametrize("axis", ["stored", "coronal"])
+def test_one_click_is_one_point(tmp_path: Path, axis: str) -> None:
+    record = replace(RECORD, axis=axis, box=None, points=[[3.0, 2.0]])
+    read = saved(tmp_path / "sr.dcm", open_image(series(tmp_path / "series")), record)
+    (point,) = named(read, "Points on the target")
+    assert point.GraphicType == "POINT"
+    assert len(point.GraphicData) == (2 if axis == "stored" else 3)
+
+
+def test_what_was_drawn_beyond_the_image_is_cut_to_it(tmp_path: Path) -> None:
+    image = open_image(series(tmp_path / "series"))
+    picture = image.picture("stored", 3)
+    high = picture.height  # in square pixels; the image has fewer rows
+    record = replace(RECORD, box=[-5.0, 3.0, 9.0, high + 4.0], points=[[-2.0, 4.0], [6.0, high + 1.0]])
+    read = saved(tmp_path / "sr.dcm", image, record)
+    region, points = (
+        np.reshape(named(read, n)[0].GraphicData, (-1, 2)) for n in ("Image Region", "Points on the target")
+    )
+    rows, step = image.shape[1], image.shape[1] / high
+    np.testing.assert_allclose([region.min(0), region.max(0)], [[0, 3 * step], [9, rows]], atol=1e-4)
+    np.testing.assert_allclose(points, [[0, 4 * step], [6, rows]], atol=1e-4)
+
+
 def test_it_points_at_the_segmentation(tmp_path: Path) -> None:
     image = open_image(series(tmp_path / "series"))
     mask = np.zeros(image.shape, bool)
