@@ -146,7 +146,7 @@ def test_what_was_drawn_beyond_the_image_is_cut_to_it(tmp_path: Path) -> None:
     region, points = (
         np.reshape(named(read, n)[0].GraphicData, (-1, 2)) for n in ("Image Region", "Points on the target")
     )
-    rows, step = image.shape[1], image.shape[1] / high
+    rows, step = image.shape[1], picture.to_index[1, 1]
     np.testing.assert_allclose([region.min(0), region.max(0)], [[0, 3 * step], [9, rows]], atol=1e-4)
     np.testing.assert_allclose(points, [[0, 4 * step], [6, rows]], atol=1e-4)
 
