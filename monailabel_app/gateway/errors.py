@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import uuid
+from functools import lru_cache
+from pathlib import Path
 
 from monailabel.interfaces.exception import MONAILabelException
 from starlette.exceptions import HTTPException
@@ -19,6 +22,7 @@ from medreasoner.contract.errors import (
     QuestionError,
     ReasonerError,
 )
+from monailabel_app.gateway.tokens import Role
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +112,27 @@ def kind_and_status(error: Exception) -> tuple[str, int]:
     return (kind, 400) if isinstance(error, MONAILabelException) else ("InternalError", 500)
 
 
+def without_folders(text: str) -> str:
+    """Leave of every path on this machine its last name only: where things lie is an administrator's to know.
+
+    A folder's name may hold spaces, so a path reaches to its last slash before a mark such as a colon or a quote.
+    """
+    return _paths().sub(lambda found: found["name"] or found["root"], text)
+
+
+@lru_cache(maxsize=1)
+def _paths() -> re.Pattern[str]:
+    """What begins with one of the file system's own folders; addresses such as /train/ do not."""
+    roots = "|".join(re.escape(folder.name) for folder in Path("/").iterdir() if folder.is_dir())
+    end, name = r"""[\s:'",;)]""", r"""[^\s:'",;)]*"""
+    return re.compile(rf"""(?<![\w/.:-])/(?P<root>{roots})(?={end}|/|$)(?:/(?:[^:'",;(\n]*/)?(?P<name>{name}))?""")
+
+
 async def reply(request: Request, error: Exception) -> JSONResponse:
-    """Count an expected error and turn it into JSON ``{"detail", "hint", "kind"}`` with its status."""
+    """Count an expected error and turn it into JSON ``{"detail", "hint", "kind"}`` with its status.
+
+    This machine's folders are named to administrators only; for others they stand in the log.
+    """
     kind, status = kind_and_status(error)
     request.app.state.gateway.metrics.failed(kind)
     headers = dict(getattr(error, "headers", None) or {})
@@ -119,6 +142,11 @@ async def reply(request: Request, error: Exception) -> JSONResponse:
         what, hint = str(error.detail), _HINTS.get(status, "correct the request and send it again")
     else:
         what, hint = str(getattr(error, "msg", error)), "correct the request and send it again"
+    user = getattr(request.state, "user", None)
+    if user is None or user.role < Role.ADMIN:
+        full, (what, hint) = (what, hint), (without_folders(what), without_folders(hint))
+        if full != (what, hint):
+            log.warning("%s: %s (%s)", kind, *full)
     return JSONResponse({"detail": what, "hint": hint, "kind": kind}, status, headers)
 
 

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from monailabel_app.gateway.errors import NotFound
+from monailabel_app.gateway.errors import NotFound, without_folders
 from monailabel_app.gateway.service import service
 from monailabel_app.gateway.tokens import Role
 from monailabel_app.gateway.uploads import field, opened_form
@@ -83,11 +83,18 @@ def _next(request: Request, strategy: str, params: dict[str, Any]) -> dict[str, 
 
 
 def training(request: Request) -> Response:
-    """How the training goes; 404 while none runs, if ``check_if_running``. An administrator sees its log too."""
+    """How the training goes; 404 while none runs, if ``check_if_running``.
+
+    An administrator sees its log too, and in its message the folders of this machine.
+    """
     task = service(request).training
     if request.query_params.get("check_if_running", "false").lower() == "true" and not task.runs:
         raise NotFound("no training runs", "start one: POST /train/medreasoner")
-    return JSONResponse(task.report(request.state.user.role >= Role.ADMIN))
+    is_admin = request.state.user.role >= Role.ADMIN
+    report = task.report(is_admin)
+    if not is_admin:
+        report["training"] = {**report["training"], "message": without_folders(report["training"]["message"])}
+    return JSONResponse(report)
 
 
 async def start_training(request: Request) -> Response:

@@ -11,6 +11,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from medreasoner.reasoner.champions import SHIPPED, Champions, Lineage
+from monailabel_app.gateway.errors import without_folders
 from monailabel_app.gateway.loop.figures import Checkpoint, Figures, Modality, NextCase, Training, binned
 from monailabel_app.lib.activelearning.questions import NOTE
 from monailabel_app.lib.datastore.label_shelf import UnknownLabel
@@ -84,7 +85,7 @@ class Collector:
 def _training(state: dict[str, Any] | None) -> Training | None:
     if state is None:
         return None
-    return Training(state["status"], state["progress"], state["step"], state["of"], state["message"])
+    return Training(state["status"], state["progress"], state["step"], state["of"], without_folders(state["message"]))
 
 
 def _checkpoints(entries: list[Lineage], served: list[int]) -> tuple[Checkpoint, ...]:
