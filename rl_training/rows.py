@@ -91,11 +91,11 @@ def rows_of(data: Path, split: str, absent_share: float = 0.0, wordings: int = 1
 
 
 def _absent_rows(data: Path, split: str, by_image: dict[Path | bytes, Example], seed: int) -> Iterator[Row]:
-    """Yield the collection's questions about what its pictures cannot show."""
+    """Yield the questions about what pictures cannot show, but for those of rows that are absent themselves."""
     samples = read_samples(data)
     for case in cases_of(samples, data, split, seed):
         shown = by_image.get(data / samples[case.row]["image"])
-        if case.absent and shown is not None:
+        if case.absent and not samples[case.row].get("absent") and shown is not None:
             missing = Entry(case.name, "", {})
             yield Row(replace(shown, absent=True, mask=None, box=None, points=None, questions=missing), case.question)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,18 @@ def test_absent_rows_keep_their_share_and_have_no_place(data: Path) -> None:
     assert rows == rows_of(data, "train", absent_share=0.5)  # the same seed draws the same
     assert rows != rows_of(data, "train", absent_share=0.5, seed=1)
     assert len(rows_of(data, "train", wordings=3)) == 12
+
+
+def test_a_row_that_is_absent_itself_is_asked_once(tmp_path: Path) -> None:
+    data = make_collection(tmp_path / "data")
+    (data / "absent_questions.json").write_text("[]")
+    samples = data / "samples.jsonl"
+    present = json.loads(samples.read_text().splitlines()[0])
+    own = {"id": "made/absent", "absent": True, "mask": None, "bbox": None, "points": None, "question_key": None}
+    row = {**present, **own, "category": "gallbladder", "questions": {"implicit": ["Where is bile stored?"]}}
+    samples.write_text(samples.read_text() + json.dumps(row) + "\n")  # about a picture that shows another target
+    absent = [row.question for row in rows_of(data, "train", absent_share=0.5) if row.example.absent]
+    assert absent == ["Where is bile stored?"]
 
 
 def test_augmented_rows_move_picture_mask_box_and_points_together(data: Path) -> None:
