@@ -253,6 +253,26 @@ def test_a_damaged_record_is_rebuilt_from_its_mask_and_said_aloud(
     assert "rebuilding the label case a.json" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"files": 3}', b"\xff\xfe"])
+def test_a_record_that_is_damaged_while_the_server_runs_can_be_replaced_or_removed(
+    studies: Path, tmp_path: Path, content: bytes
+) -> None:
+    store = open_local(studies)
+    for act, left in (
+        (lambda: store.save_label("case a", str(mask_file(tmp_path, 2)), "final", with_record()), [2]),
+        (lambda: store.remove_label("case a", "final"), []),
+    ):
+        store.save_label("case a", str(mask_file(tmp_path)), "final", with_record())
+        (studies / FOLDER / "final" / "case a.json").write_bytes(content)
+        with pytest.raises(MedReasonerError, match="save it again"):
+            store.get_label_uri("case a", "final")
+        act()
+        found = [Path(pair["label"]) for pair in store.datalist()]
+        assert [np.asarray(nibabel.load(path).dataobj).max() for path in found] == left
+    open_local(studies)
+    assert not list((studies / FOLDER / "final").iterdir())  # nor is the mask that nothing names any more
+
+
 def test_a_damaged_record_without_a_mask_is_set_aside(studies: Path, caplog: pytest.LogCaptureFixture) -> None:
     entry = studies / FOLDER / "final" / "case a.json"
     entry.parent.mkdir(parents=True)

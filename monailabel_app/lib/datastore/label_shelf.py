@@ -59,7 +59,7 @@ class LabelShelf:
         version = uuid.uuid4().hex[:8]
         names = {name.partition(".")[0]: f"{image_id}.{version}.{name}" for name in files}
         with self._writing:
-            before = self._read(entry) if entry.exists() else {}
+            before = self._files_of(entry)
             try:
                 for name, content in files.items():
                     write_durably(entry.parent / names[name.partition(".")[0]], content)
@@ -68,7 +68,7 @@ class LabelShelf:
                 raise MedReasonerError(
                     f"the label of {image_id} cannot be written: {error.strerror}", "make room or check who may write"
                 ) from error
-            self._drop(entry, before.get("files", {}))
+            self._drop(entry, before)
 
     def tags_of(self, image_id: str) -> list[str]:
         """Return the tags under which a series has a label."""
@@ -114,7 +114,7 @@ class LabelShelf:
         """Take a label away; raises `UnknownLabel`."""
         with self._writing:
             entry = self._known(image_id, tag)
-            files = self._read(entry)["files"]
+            files = self._files_of(entry)
             entry.unlink()
             self._drop(entry, files)
 
@@ -144,6 +144,14 @@ class LabelShelf:
         if not all(isinstance(part, dict) for part in parts):
             raise MedReasonerError(f"the label {entry.name} is not one of ours", "save it again")
         return dict(label)
+
+    def _files_of(self, entry: Path) -> dict[str, str]:
+        """The files that an entry names; none where it is damaged: it can be replaced, and the next start sweeps."""
+        try:
+            return dict(self._read(entry)["files"]) if entry.exists() else {}
+        except MedReasonerError as error:
+            log.error("replacing or removing a label: %s", error.what)
+            return {}
 
     def _drop(self, entry: Path, files: Mapping[str, str]) -> None:
         for name in files.values():
