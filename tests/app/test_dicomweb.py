@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pydicom_seg
@@ -228,6 +229,12 @@ class _Odd(BaseHTTPRequestHandler):
     """Not an archive: says nothing for a while, or something else, as its address asks; notes who asked."""
 
     asked_by: str | None = None
+    replies: ClassVar = {
+        "nameless": b'[{"00080060": {"vr": "CS", "Value": ["CT"]}}]',
+        "texts": b'["1.2.3"]',
+        "numbers": b"[1, 2]",
+        "object": b'{"error": "denied"}',
+    }
 
     def do_GET(self) -> None:
         type(self).asked_by = self.headers.get("Authorization")
@@ -236,7 +243,7 @@ class _Odd(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "application/dicom+json")
         self.end_headers()
-        self.wfile.write(b"<html>welcome</html>")
+        self.wfile.write(self.replies.get(self.path.split("/")[1], b"<html>welcome</html>"))
 
     def log_message(self, *_: object) -> None:
         """Keep quiet."""
@@ -268,6 +275,12 @@ def test_something_that_is_no_archive_gets_the_token_and_a_clear_error(odd_serve
     assert _Odd.asked_by == "Bearer abc"
 
 
+@pytest.mark.parametrize("what", _Odd.replies)
+def test_an_archive_whose_list_lacks_what_it_must_hold(odd_server: str, tmp_path: Path, what: str) -> None:
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        DicomWebDatastore(f"{odd_server}/{what}", SETTINGS, tmp_path).list_images()
+
+
 def write(folder: Path, size: int = 1000) -> None:
     (folder / "1.dcm").write_bytes(b"x" * size)
 
@@ -284,6 +297,49 @@ def test_what_is_in_use_stays_beyond_the_limit(tmp_path: Path) -> None:
     cache = SeriesCache(tmp_path, 10)
     paths = [cache.get(uid, 1, write) for uid in ("1.1", "1.2")]
     assert all(path.exists() for path in paths)
+
+
+def test_what_a_thread_is_about_to_get_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread fetches a series anew that has grown, while another makes room: the old files serve until then."""
+    monkeypatch.setattr("monailabel_app.lib.datastore.series_cache.IN_USE_SECONDS", 0.0)
+    cache = SeriesCache(tmp_path, 1500)
+    cache.get("1.1", 1, write)
+    fetching, go_on = threading.Event(), threading.Event()
+
+    def grown(folder: Path) -> None:
+        fetching.set()
+        assert go_on.wait(10)
+        write(folder)
+
+    thread = threading.Thread(target=cache.get, args=("1.1", 2, grown))
+    thread.start()
+    assert fetching.wait(10)
+    cache.get("1.2", 1, write)
+    assert (tmp_path / "1.1" / "1.dcm").exists()
+    go_on.set()
+    thread.join()
+    assert (
+        len([path for path in tmp_path.iterdir() if path.name.startswith("1.")]) == 1
+    )  # now there is no room for both
+
+
+def test_a_server_that_dies_while_it_makes_room_leaves_no_part_of_a_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monailabel_app.lib.datastore.series_cache.IN_USE_SECONDS", 0.0)
+    cache = SeriesCache(tmp_path, 1500)
+    cache.get("1.1", None, write)
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            cache.get("1.2", None, write)
+    assert not (tmp_path / "1.1").exists()
+    SeriesCache(tmp_path, 1500)  # the next server
+    assert [path.name for path in tmp_path.iterdir()] == ["1.2"]
 
 
 def test_a_fetch_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:

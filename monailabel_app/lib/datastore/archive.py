@@ -168,7 +168,8 @@ class Archive:
         """Turn what the network and the client raise into one error."""
         try:
             yield
-        except (ValueError, KeyError, InvalidDicomError) as error:  # before the next ones: a wrong URL is a ValueError
+        # Before the next ones, for a wrong URL is a ValueError. What lacks a field is an AttributeError of pydicom's.
+        except (ValueError, KeyError, AttributeError, TypeError, InvalidDicomError) as error:
             raise ArchiveError(
                 f"the DICOMweb archive's reply cannot be read: {str(error)[:120]}",
                 "check that the URL is its DICOMweb root",

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from medreasoner.durable import PARTIAL
@@ -54,7 +55,7 @@ class SeriesCache:
         try:
             fetch(partial)
             if kept.exists():
-                shutil.rmtree(kept)
+                self._remove(kept)
             partial.replace(kept)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -63,16 +64,43 @@ class SeriesCache:
     def _trim(self) -> None:
         """Drop the series used longest ago until the rest fits."""
         with self._sharing:
-            kept = sorted((p for p in self._folder.iterdir() if not p.name.startswith(".")), key=_used_at)
-            sizes = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in kept}
+            kept = sorted((_used_at(p), p) for p in self._folder.iterdir() if not p.name.startswith("."))
+            sizes = {folder: _size(folder) for _, folder in kept}
             total = sum(sizes.values())
-            for folder in kept:
-                if total <= self._limit or time.time() - _used_at(folder) < IN_USE_SECONDS:
+            for used, folder in kept:
+                if total <= self._limit or time.time() - used < IN_USE_SECONDS:
                     return
-                log.info("dropping a series of %d MB from the cache", sizes[folder] // 10**6)
-                shutil.rmtree(folder)
-                total -= sizes[folder]
+                if self._drop(folder, used):
+                    log.info("dropped a series of %d MB from the cache", sizes[folder] // 10**6)
+                    total -= sizes[folder]
+
+    def _drop(self, folder: Path, used: float) -> bool:
+        """Remove a series, unless a thread is about to get it or has used it since."""
+        lock = self._locks[folder.name]
+        if not lock.acquire(blocking=False):
+            return False
+        try:
+            free = _used_at(folder) == used
+            if free:
+                self._remove(folder)
+            return free
+        finally:
+            lock.release()
+
+    def _remove(self, folder: Path) -> None:
+        """Out of sight first: a server that ends here must not leave a part of a series under its name."""
+        shutil.rmtree(folder.replace(tempfile.mkdtemp(prefix=PARTIAL, dir=self._folder)))
 
 
 def _used_at(folder: Path) -> float:
-    return folder.stat().st_mtime
+    """When, in seconds of the system's clock; 0 where another thread is replacing the series by one that has grown."""
+    with suppress(FileNotFoundError):
+        return folder.stat().st_mtime
+    return 0.0
+
+
+def _size(folder: Path) -> int:
+    """In bytes; 0 as `_used_at`."""
+    with suppress(FileNotFoundError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
