@@ -51,6 +51,7 @@ COPY_AGAIN = "copy or export the file again"
 
 _HEADER = [
     "SOPClassUID",
+    "SOPInstanceUID",
     "SeriesInstanceUID",
     "SeriesDescription",
     "Modality",

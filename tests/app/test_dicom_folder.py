@@ -28,7 +28,7 @@ from monailabel_app.lib.datastore.mixed_folder import MixedFolderDatastore
 from monailabel_app.lib.datastore.shelved import UnknownImage
 from monailabel_app.lib.dicom_output import dicom_seg, dicom_sr, mask_on_grid
 from monailabel_app.lib.settings import Settings
-from tests.dicom_files import ALIGNED, projection, series
+from tests.dicom_files import ALIGNED, projection, rewrite, series
 
 RECORD = LabelRecord(
     "Which organ filters the blood?",
@@ -110,6 +110,49 @@ def test_new_files_are_noticed_and_take_the_series_to_a_new_folder(
     after = store.get_image_uri(image_id)
     assert after != before
     assert open_image(Path(after)).shape[2] == 6
+
+
+@pytest.mark.parametrize("one_name", [False, True])
+def test_a_copy_of_a_file_is_no_second_slice(studies: Path, one_name: bool) -> None:
+    """The same disc copied in twice; also where an anonymiser has given one SOPInstanceUID to every slice."""
+    if one_name:
+        rewrite(studies / "mixed", SOPInstanceUID="1.2.3.4")
+    shutil.copytree(studies / "mixed", studies / "copied again")
+    store = opened(studies)
+    for modality in ("CT", "MR"):
+        image_id = by_modality(store)[modality]
+        assert store.get_image_info(image_id)["instances"] == 5
+        assert open_image(Path(store.get_image_uri(image_id))).shape[2] == 5
+
+
+def test_a_folder_of_links_that_broke_off_is_made_again(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk: half of the slices would open as a volume too."""
+    store = opened(studies)
+    image_id, link, made = by_modality(store)["CT"], Path.symlink_to, []
+
+    def breaks_off(self: Path, target: Path) -> None:
+        made.append(self)
+        if len(made) == 3:
+            raise OSError(28, "No space left on device")
+        link(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "symlink_to", breaks_off)
+        with pytest.raises(OSError, match="No space"):
+            store.get_image_uri(image_id)
+    assert open_image(Path(store.get_image_uri(image_id))).shape[2] == 5
+
+
+def test_names_that_could_be_series_do_not_have_the_folder_searched_each_time(
+    studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(studies / f"{number:04d}.png")
+    store, looks = opened(studies), []
+    look = store._series.refresh
+    monkeypatch.setattr(store._series, "refresh", lambda: looks.append(look()))
+    assert len(store.json()["objects"]) == 33
+    assert len(looks) < 10
 
 
 @pytest.mark.parametrize("image_id", ["1.2.3", "../../etc", "", "/etc/passwd"])

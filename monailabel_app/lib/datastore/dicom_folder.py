@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -31,6 +31,14 @@ _INFO = ("Modality", "SeriesDescription", "StudyDate", "StudyInstanceUID")
 
 
 _Stamp = tuple[Path, int, int]  # path, time of change in ns, size in bytes: a file is read again when one differs
+
+
+class _Instance(NamedTuple):
+    """What a file is; two that agree in all three are copies. No series: it is no image."""
+
+    series: str = ""
+    name: str = ""
+    place: str = ""  # some anonymisers give all slices one name
 
 
 @dataclass
@@ -56,41 +64,46 @@ class DicomFolderDatastore(DicomDatastore):
         self._studies = studies
         self._links = tempfile.TemporaryDirectory(prefix="medreasoner-series-")
         self._series: dict[str, _Series] = {}
-        self._seen: dict[_Stamp, str] = {}
+        self._seen: dict[_Stamp, _Instance] = {}
         self._looking = threading.RLock()
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for new and changed files; those seen before are not opened again."""
+        """Look for new and changed files; those seen before are not opened again. Of two copies the first counts."""
         with self._looking:
-            seen = {s: self._seen[s] if s in self._seen else _series_of(s[0]) for s in _stamps(self._studies)}
+            seen = {s: self._seen[s] if s in self._seen else _instance_of(s[0]) for s in _stamps(self._studies)}
+            first = {instance: stamp for stamp, instance in reversed(list(seen.items()))}
             grouped: dict[str, list[_Stamp]] = {}
-            for stamp, uid in seen.items():
-                if uid:
-                    grouped.setdefault(uid, []).append(stamp)
+            for stamp, instance in seen.items():
+                if instance.series and first[instance] == stamp:
+                    grouped.setdefault(instance.series, []).append(stamp)
             before = {uid: known for uid, known in self._series.items() if known.stamps == grouped.get(uid)}
             self._series = {uid: before.get(uid) or _Series(stamps) for uid, stamps in grouped.items()}
             self._seen, self._looked_at = seen, time.monotonic()
 
     def __contains__(self, image_id: str) -> bool:
         """Whether there is such a series; looks again before it says no to what could be one."""
-        if image_id not in self._series and is_uid(image_id):
-            self.refresh()
+        if image_id not in self._series and is_uid(image_id):  # as the name 0042.nii may be too
+            self._look()
         return image_id in self._series
 
     def list_images(self) -> list[str]:
+        self._look()
+        return sorted(self._series)
+
+    def _look(self) -> None:
         if time.monotonic() - self._looked_at > FRESH_SECONDS:
             self.refresh()
-        return sorted(self._series)
 
     def get_image_uri(self, image_id: str) -> str:
         with self._looking:
             found = self._found(image_id)
             if found.folder is None:
-                found.folder = Path(tempfile.mkdtemp(dir=self._links.name)) / image_id
-                found.folder.mkdir()
+                folder = Path(tempfile.mkdtemp(dir=self._links.name)) / image_id
+                folder.mkdir()
                 for number, file in enumerate(found.files):
-                    (found.folder / f"{number:06d}.dcm").symlink_to(file.resolve())
+                    (folder / f"{number:06d}.dcm").symlink_to(file.resolve())
+                found.folder = folder  # not before it is complete
             return str(found.folder)
 
     def image_facts(self, image_id: str) -> dict[str, Any]:
@@ -114,14 +127,13 @@ class DicomFolderDatastore(DicomDatastore):
             ImageError: no image, without identifiers, or there already.
         """
         path = Path(image_filename)
-        uid = _series_of(path)
+        uid, name, _ = _instance_of(path)
         if not uid:
             raise ImageError(f"{path.name} is not a DICOM image", "these studies are DICOM: send a .dcm file")
-        name = str(read_attributes(path).get("SOPInstanceUID") or "")
         if not is_uid(name):
             raise ImageError(f"{path.name} has no SOPInstanceUID", "export it again from the archive")
-        known = self._series[uid].files if uid in self else []
-        if any(read_attributes(file).get("SOPInstanceUID") == name for file in known):
+        self.refresh()
+        if any((known.series, known.name) == (uid, name) for known in self._seen.values()):
             raise ImageError(f"the instance {name} is there already", "ask about the series that it belongs to")
         write_durably(self._studies / ADDED / f"{name}.dcm", path.read_bytes())
         self.refresh()
@@ -149,16 +161,19 @@ def _stamps(studies: Path) -> Iterator[_Stamp]:
                     yield path, stat.st_mtime_ns, stat.st_size
 
 
-def _series_of(path: Path) -> str:
-    """Return a file's SeriesInstanceUID; an empty string for what is not a DICOM image, or cannot be read (logged)."""
+def _instance_of(path: Path) -> _Instance:
+    """Return what a file is; nothing for what is not a DICOM image, or cannot be read (logged)."""
     try:
         if not is_dicom(path):
-            return ""
+            return _Instance()
         header: Dataset = read_header(path)
     except (ImageError, OSError) as error:
         log.warning("leaving out %s: %s", path.name, error.what if isinstance(error, ImageError) else error.strerror)
-        return ""
+        return _Instance()
     uid = str(header.get("SeriesInstanceUID") or "")
     if is_image(header) and not is_uid(uid):
         log.warning("leaving out %s: it names no series", path.name)
-    return uid if is_image(header) and is_uid(uid) else ""
+    if not is_image(header) or not is_uid(uid):
+        return _Instance()
+    name, place = (str(header.get(word) or "") for word in ("SOPInstanceUID", "ImagePositionPatient"))
+    return _Instance(uid, name or str(path), place)
