@@ -23,7 +23,10 @@ async def healthz(_: Request) -> Response:
 
 
 def readyz(request: Request) -> Response:
-    """Questions can be answered: the models are loaded (else nothing listens yet) and the images are within reach."""
+    """Questions can be answered: the models are loaded (else nothing listens yet) and the studies folder is there.
+
+    An archive is not asked: anyone may call this, as often as they like.
+    """
     here = service(request)
     studies = str(here.application.studies)
     ready = "://" in studies or Path(studies).is_dir()

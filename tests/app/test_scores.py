@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 from medreasoner.contract.answer import AbsentAnswer, Answer, Box
-from medreasoner.contract.errors import ReasonerError
+from medreasoner.contract.errors import MedReasonerError, ReasonerError
 from medreasoner.contract.label import LabelRecord
 from medreasoner.picture import Picture
 from medreasoner.pipeline import GroundingPipeline
 from medreasoner.reasoner.protocol import Reply
+from monailabel_app.gateway.errors import kind_and_status
 from monailabel_app.gateway.lanes import Lanes
 from monailabel_app.gateway.service import Service
 from monailabel_app.lib.activelearning.idle import IdleScoring
@@ -298,6 +299,20 @@ def test_one_bad_image_does_not_keep_the_others_waiting_and_logs_do_not_name_it(
     assert caplog.text.count("cannot be scored") == 1, "it is left for an hour"
     assert "zebrafish" not in caplog.text
     assert QUESTION not in caplog.text
+
+
+def test_studies_that_were_away_are_scored_when_they_are_back(
+    store: ShelvedDatastore, idle: Callable[..., IdleScoring], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network drive that is not mounted for a while; who asks meanwhile is told so."""
+    (tmp_path / "studies").rename(tmp_path / "away")
+    idle(scores_of(Drawing(found(BOX))), store, lambda: 1e9)
+    until(lambda: "cannot be listed for scoring" in caplog.text)
+    with pytest.raises(MedReasonerError, match="cannot be listed") as caught:
+        store.get_image_uri("a")
+    assert kind_and_status(caught.value) == ("StudiesAway", 503)
+    (tmp_path / "away").rename(tmp_path / "studies")
+    until(lambda: len(store.notes()) == 4)
 
 
 def test_images_that_fail_again_and_again_do_not_take_the_turns_of_others(

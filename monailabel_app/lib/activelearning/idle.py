@@ -61,7 +61,7 @@ class IdleScoring:
         while self._may_go_on():
             try:
                 pause = not self._score_one()
-            except MedReasonerError as error:  # of the archive; what it says may name a file, which logs do not
+            except (MedReasonerError, OSError) as error:  # the studies are away; what it says may name a file
                 log.warning("the images cannot be listed for scoring: %s", type(error).__name__)
                 pause = True
             if pause:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monailabel_app.lib.datastore.label_shelf import FOLDER, LabelShelf
 from monailabel_app.lib.datastore.shelved import (
     MASK_ENDINGS,
     ShelvedDatastore,
+    StudiesAway,
     UnknownImage,
     mask_ending,
     signed_record,
@@ -27,10 +29,11 @@ log = logging.getLogger(__name__)
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 LABEL_ENDINGS = (*MASK_ENDINGS, ".png")
 MONAI_LABELS_INDEX = "datastore_v2.json"
+_SETTLED_NS = 10**9  # two changes within a tick of the file system's clock have one time
 
 
 class LocalDatastore(ShelvedDatastore):
-    """The images that lie directly in one folder, listed anew at each question.
+    """The images that lie directly in one folder, listed anew whenever it has changed.
 
     Where two files differ by their ending only, the first of `IMAGE_ENDINGS` keeps the short id and the others are
     known by their whole name. Images and labels are whole on the disk before anyone is told that they are saved.
@@ -45,6 +48,7 @@ class LocalDatastore(ShelvedDatastore):
         first_start = not shelf.is_dir()
         super().__init__(studies.name, "Images in a folder", LabelShelf(shelf))
         self._studies, self._adding = studies, threading.Lock()
+        self._listing: tuple[int, dict[str, Path]] = -1, {}  # when the folder had changed, in ns; images by id
         for partial in studies.glob(f"{PARTIAL}*"):
             log.warning("removing %s, which an interrupted upload left behind", partial.name)
             partial.unlink()
@@ -107,7 +111,20 @@ class LocalDatastore(ShelvedDatastore):
         return image_id
 
     def _files(self) -> dict[str, Path]:
-        """The images by id."""
+        """The images by id; raises `StudiesAway`."""
+        changed, files = self._listing
+        try:
+            now, before = time.time_ns(), self._studies.stat().st_mtime_ns
+            if changed != before:
+                files = self._listed()
+                self._listing = (before if now - before > _SETTLED_NS else -1), files
+        except OSError as error:
+            raise StudiesAway(
+                f"the studies cannot be listed: {error.strerror or error}", "ask again when their folder is there"
+            ) from error
+        return files
+
+    def _listed(self) -> dict[str, Path]:
         there = sorted(p for p in self._studies.iterdir() if _ending(p.name) and p.is_file() and p.name[0] != ".")
         found: dict[str, Path] = {}
         for path in sorted(there, key=lambda p: IMAGE_ENDINGS.index(_ending(p.name))):

@@ -12,7 +12,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from medreasoner.contract.errors import ImageError
+from medreasoner.contract.errors import ImageError, MedReasonerError
 from medreasoner.contract.label import LabelRecord, now
 from monailabel_app.lib.datastore.image_notes import ImageNotes
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
@@ -27,6 +27,12 @@ class UnknownImage(ImageError):
     """The datastore has no such image."""
 
     status = 404
+
+
+class StudiesAway(MedReasonerError):
+    """The folder of the studies is gone, as that of a network drive at times is."""
+
+    status = 503
 
 
 class ShelvedDatastore(Datastore):
@@ -124,10 +130,11 @@ class ShelvedDatastore(Datastore):
         """Nothing is remembered that could be stale."""
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:  # noqa: ARG002
+        labelled = self._labels.labelled(FINAL)
         return [
             {"image": self.get_image_uri(image), "label": self.get_label_uri(image, FINAL)}
             for image in self.list_images()
-            if image in self._labels.labelled(FINAL)
+            if image in labelled
         ]
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
