@@ -249,6 +249,18 @@ def test_one_patient_does_not_fill_the_queue(department: ShelvedDatastore) -> No
     assert turns == ["P1", "P2", "P3", "P4", "P5", "P6", "P1", "P2"], "five others, then the first one again"
 
 
+def test_who_share_one_patient_get_an_image_each(tmp_path: Path) -> None:
+    for number in range(3):
+        dataset = dcmread(get_testdata_file("CT_small.dcm"))
+        dataset.SeriesInstanceUID, dataset.SOPInstanceUID = f"1.2.{number}", f"1.3.{number}"
+        (tmp_path / "studies").mkdir(exist_ok=True)
+        dataset.save_as(tmp_path / "studies" / f"{number}.dcm")
+    store = open_folder(tmp_path / "studies")
+    for number, image in enumerate(store.list_images()):
+        score(store, image, 0.9 - number / 10)
+    assert [worst()({}, store)["id"] for _ in range(4)] == ["1.2.0", "1.2.1", "1.2.2", "1.2.0"]
+
+
 def test_a_label_counts_as_a_turn_too(department: ShelvedDatastore, tmp_path: Path) -> None:
     image = next(i for i in department.list_images() if department.subject_of(i) == "P1")
     label = tmp_path / "studies" / FOLDER / "final" / f"{image}.json"

@@ -96,18 +96,21 @@ def strategies(reasoner: Callable[[], str]) -> dict[str, Strategy]:
 
 
 def in_turn(ranked: Iterable[str], datastore: ShelvedDatastore) -> str:
-    """Return the first image of a patient who was not served lately; else of the one who was served longest ago.
+    """Return the first image of a patient who was not served lately; else one of who was served longest ago.
 
-    So that one patient, whose images are alike and all hard, does not fill the queue.
+    So that one patient, whose images are alike and all hard, does not fill the queue. Of that one, the image that was
+    not handed out yet, or longest ago: where all images are of few patients, two people get two images too.
     """
     waiting = _served_lately(datastore)
-    last: dict[str, str] = {}
+    lately: dict[str, list[str]] = {}
     for image in ranked:
         subject = datastore.subject_of(image)
         if subject not in waiting:
             return image
-        last.setdefault(subject, image)
-    return last[max(last, key=waiting.index)]
+        lately.setdefault(subject, []).append(image)
+    notes = datastore.notes()
+    own = lately[max(lately, key=waiting.index)]
+    return min(own, key=lambda image: str(notes.get(image, {}).get(HANDED_OUT, "")))  # ISO 8601 sorts by time
 
 
 def _served_lately(datastore: ShelvedDatastore) -> list[str]:
