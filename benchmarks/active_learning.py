@@ -3,11 +3,16 @@
 python -m rl_training.pack DATA PACKED
 python -m rl_training.trunk SmolLM2-135M-Instruct.Q4_1.gguf BASE
 python -m benchmarks.active_learning --data DATA --packed PACKED --base BASE --state STATE [--seconds 500]
+python -m benchmarks.active_learning --learner small --data DATA --packed PACKED --state STATE --seeds 0 1 2
 
 A reasoner is trained on all kinds of image but six. Then a department that has all of them reveals its labels, 40 at a
 time, in the order of an arm: `random`; `disagreement`, 1 minus the mean pairwise IoU of six sampled boxes;
 `low_confidence`, the likelihood of the greedy box. Every round trains from the same start on what is revealed so far,
 mixed with what the start knows, and answers the same test cases. Masks and absent targets are left out.
+
+`--learner small`, which needs no BASE, puts a stand-in in the reasoner's place that a processor core trains in seconds
+(benchmarks.learning.small_student): archive, queue, disagreement and test are the same, so it tests the choice of
+labels, not what the reasoner gains from them.
 
 What is done is kept in STATE, and the same command goes on there. Several may share it once the start is made, each
 with arms or seeds of its own: `--seeds` with none after it makes the start, `--seeds 0 1` does two seeds of every arm.
@@ -28,13 +33,18 @@ import torch
 
 from benchmarks.figures import print_figures
 from benchmarks.learning.curve import figures, table
-from benchmarks.learning.department import ARMS, TINY, Department, Plan, queue
+from benchmarks.learning.department import ARMS, SMALL, TINY, Department, Plan, queue
 from benchmarks.learning.draws import disagreement
-from benchmarks.learning.student import Student
+from benchmarks.learning.small_student import SmallStudent
+from benchmarks.learning.student import ReasonerStudent, Student
 from medreasoner.durable import write_durably
 from rl_training.config.reading import read_yaml
 
 Record = dict[str, Any]
+LEARNERS = {
+    "reasoner": "the reasoner, trained from SmolLM2's text trunk and a fresh vision tower",
+    "small": "a stand-in for the reasoner on frozen features: tests the choice of labels, not what the reasoner gains",
+}
 
 
 class Branch:
@@ -123,21 +133,32 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="umrg-mini's samples and questions")
     parser.add_argument("--packed", type=Path, required=True, help="what rl_training.pack wrote")
-    parser.add_argument("--base", type=Path, required=True, help="what rl_training.trunk wrote")
+    parser.add_argument("--learner", choices=LEARNERS, default="reasoner", help="who is taught")
+    parser.add_argument("--base", type=Path, help="what rl_training.trunk wrote; for the reasoner alone")
     parser.add_argument("--state", type=Path, required=True, help="folder of what is done so far")
     parser.add_argument("--seconds", type=float, default=1e9, help="of this call; begins no round that would end later")
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--plan", type=Path, help="YAML of knobs (benchmarks.learning.department.Plan)")
     parser.add_argument("--tiny", action="store_true", help="a few steps of random weights, on any machine")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if given.learner == "reasoner" and given.base is None:
+        parser.error("the reasoner needs --base")
+    return given
+
+
+def new_student(given: argparse.Namespace, department: Department) -> Student:
+    """Make who is taught."""
+    if given.learner == "small":
+        return SmallStudent(department, given.packed, given.state)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return ReasonerStudent(department, given.packed, given.base, given.tiny, device)
 
 
 def simulate(given: argparse.Namespace, department: Department, start: Branch, branches: list[Branch]) -> None:
     """Make the start and go on with the branches, for as long as there is time."""
     until = time.perf_counter() + given.seconds
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    student = Student(department, given.packed, given.base, given.tiny, device)
+    student = new_student(given, department)
     if not student.make_start(given.state, until):
         return
     if not start.rounds:
@@ -150,7 +171,8 @@ def main(argv: list[str] | None = None) -> None:
     given = arguments(argv)
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.cache_size_limit = 64
-    plan = read_yaml(given.plan, Plan) if given.plan else TINY if given.tiny else Plan()
+    usual = TINY if given.tiny else SMALL if given.learner == "small" else Plan()
+    plan = read_yaml(given.plan, Plan) if given.plan else usual
     department = Department(given.data, plan)
     given.state.mkdir(parents=True, exist_ok=True)
     start = Branch(given.state, "start", 0)
@@ -167,7 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     rounds = {arm: [branch.rounds for branch in branches if branch.arm == arm] for arm in given.arms}
     found = figures(start.rounds[0]["iou"], rounds, about(department), plan)
     print(table(found))
-    print_figures(found)
+    print_figures({"learner": LEARNERS[given.learner]} | found)
 
 
 if __name__ == "__main__":

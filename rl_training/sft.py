@@ -74,19 +74,24 @@ class Run:
 
     def train_step(self, batch: Batch, pictures: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Warp, fill in, forward, backward, update, average; returns the loss parts."""
-        config = self.config
         freedom = Freedom(batch.warp, batch.across, batch.down)
         moved, moved_masks = warp_batch(pictures, masks * batch.there[:, None, None], freedom, self.generator)
         ids, numbers = self.learner.place(batch, moved_masks)
-        progress = min(1.0, self.elapsed / config.seconds)
-        rate = min(1.0, (self.step + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             total, parts = self.learner(
                 moved, moved_masks, ids, batch.weight, batch.image_start, batch.numbers, numbers, batch.there
             )
-        total.backward()
+        self.update(total)
+        return torch.as_tensor(parts)
+
+    def update(self, total: torch.Tensor) -> None:
+        """Go down the gradient of a loss, at the schedule's rate, and average."""
+        config = self.config
+        progress = min(1.0, self.elapsed / config.seconds)
+        rate = min(1.0, (self.step + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rate
+        total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.live, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -94,7 +99,6 @@ class Run:
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.live, 1 - decay)
-        return torch.as_tensor(parts)
 
     def save(self, path: Path) -> None:
         """Write the whole state to a temporary file and rename it."""

@@ -52,6 +52,13 @@ class Plan:
     )
 
 
+_SMALL_TRAINING = replace(_TRAINING, text_rate=3e-3, number_spread=8.0, roughen=0.25, ema=0.99, warmup=50)
+SMALL = Plan(  # for `SmallStudent`
+    start_steps=1500,
+    round_steps=150,
+    start=_SMALL_TRAINING,
+    round=replace(_SMALL_TRAINING, text_rate=2e-3, warmup=10, ema=0.97),
+)
 TINY = Plan(
     rounds=2,
     labels=4,
@@ -107,11 +114,15 @@ class Department:
         """Say whether the start has seen no image of this sample's kind."""
         return kind_of(self.samples[row]) in self.plan.new_kinds
 
-    def lessons(self, config: SftConfig, tokenizer: Any, revealed: list[int]) -> Feed:
-        """Return what to train on: the start's own samples, and the revealed ones in their share."""
+    def shares(self, revealed: list[int]) -> dict[int, float]:
+        """Return how often to train on each sample: the start's own, and the revealed ones in their share."""
         share = 1 - self.plan.rehearsal if revealed else 0.0
         weights = dict.fromkeys(self.known, (1 - share) / len(self.known))
-        weights |= dict.fromkeys(revealed, share / max(1, len(revealed)))
+        return weights | dict.fromkeys(revealed, share / max(1, len(revealed)))
+
+    def lessons(self, config: SftConfig, tokenizer: Any, revealed: list[int]) -> Feed:
+        """Return the reasoner's own feed of these samples in their shares."""
+        weights = self.shares(revealed)
         used = [{**s, "split": "train" if i in weights else "unused"} for i, s in enumerate(self.samples)]
         feed = Feed(used, self.entries, [], tokenizer, config)
         feed.weights = [weights[i] for i in feed.rows]

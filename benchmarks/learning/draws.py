@@ -102,29 +102,47 @@ def _write_box(
     """
     answers, device = len(decoder.logits), decoder.device
     tokens = torch.tensor(grammar.numbers, device=device)
-    steps = torch.arange(grammar.canvas + 1, device=device)[None]
     found: list[torch.Tensor] = []
     likelihood = torch.zeros(answers, device=device)
     following = torch.tensor([*grammar.end_of_reasoning, *grammar.open_answer, *grammar.box], device=device)
     written = following.expand(answers, -1)
     for at in range(4):
         decoder.read(written)
-        low = found[at - 2][:, None] + 1 if at >= 2 else torch.zeros(answers, 1, device=device)
-        allowed = (steps >= low) & (steps <= (grammar.canvas if at >= 2 else grammar.canvas - 1))
-        logits = decoder.logits[:, tokens].masked_fill(~allowed, -float("inf"))
-        below = torch.cumsum(logits.softmax(1), 1)
-        if temperature:
-            value = torch.multinomial((logits / temperature).softmax(1), 1, generator=chance)[:, 0]
-        else:
-            value = (below < 0.5).sum(1).clamp(max=grammar.canvas)
-        high, under = (value + _NEAR).clamp(max=grammar.canvas), value - _NEAR - 1
-        share = below.gather(1, high[:, None])[:, 0]
-        share = share - torch.where(under >= 0, below.gather(1, under.clamp(min=0)[:, None])[:, 0], 0)
-        likelihood += share.clamp(min=1e-6).log() / 4
+        value, likely = pick_number(decoder.logits[:, tokens], found, temperature, chance)
+        likelihood += likely / 4
         found.append(value)
         after = torch.tensor(grammar.after_number[at], device=device).expand(answers, -1)
         written = torch.cat([tokens[value][:, None], after], 1)
     return torch.stack(found, 1), likelihood
+
+
+def pick_number(
+    logits: torch.Tensor, found: list[torch.Tensor], temperature: float, chance: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pick a box's next number: the median, or with a temperature a draw.
+
+    Args:
+        logits: (answers, canvas + 1) float.
+        found: the numbers before it, each (answers,) long; a side is at least a pixel long.
+        temperature, chance: as `draw_boxes` takes them.
+
+    Returns:
+        (answers,) long, and the log-likelihood of its neighbourhood in nats, (answers,).
+    """
+    at, canvas = len(found), logits.shape[1] - 1
+    steps = torch.arange(canvas + 1, device=logits.device)[None]
+    low = found[at - 2][:, None] + 1 if at >= 2 else torch.zeros(len(logits), 1, device=logits.device)
+    allowed = (steps >= low) & (steps <= (canvas if at >= 2 else canvas - 1))
+    logits = logits.masked_fill(~allowed, -float("inf"))
+    below = torch.cumsum(logits.softmax(1), 1)
+    if temperature:
+        value = torch.multinomial((logits / temperature).softmax(1), 1, generator=chance)[:, 0]
+    else:
+        value = (below < 0.5).sum(1).clamp(max=canvas)
+    high, under = (value + _NEAR).clamp(max=canvas), value - _NEAR - 1
+    share = below.gather(1, high[:, None])[:, 0]
+    share = share - torch.where(under >= 0, below.gather(1, under.clamp(min=0)[:, None])[:, 0], 0)
+    return value, share.clamp(min=1e-6).log()
 
 
 def disagreement(boxes: list[Box]) -> float:

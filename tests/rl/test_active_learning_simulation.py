@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,15 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks import active_learning
 from benchmarks.learning import curve
-from benchmarks.learning.department import TINY, Department, queue
+from benchmarks.learning.department import SMALL, TINY, Department, queue
 from benchmarks.learning.draws import disagreement, draw_boxes
+from benchmarks.learning.features import features
+from benchmarks.learning.small_reasoner import SmallReasoner
+from benchmarks.learning.small_student import SmallStudent
 from medreasoner.contract.answer import Box, parse_answer
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.folders import embedded_folder
+from medreasoner.geometry import box_iou
 from medreasoner.reasoner.card import ReasonerCard
 from medreasoner.reasoner.grammar import AnswerGrammar
 from rl_training.evaluate import answer_batch
@@ -138,15 +143,24 @@ def test_figures_compare_arms_on_the_same_patients() -> None:
     assert [d["mean"] for d in against["difference"]] == pytest.approx([0, 0.1, 0.2])
     assert found["arms"]["random"]["new"][2] == pytest.approx({"mean": 0.4, "low": 0.4, "high": 0.4})
     assert found["arms"]["random"]["labels_of_new_kinds"] == [0, 3, 6]
-    iou = {"random": np.array([start, [0.4] * 6]), "disagreement": np.array([start, [0.3] * 6])}
+    iou = {"random": np.array([[start, [0.4] * 6]]), "disagreement": np.array([[start, [0.3] * 6]])}
     worse = curve.against_random(curve.Curves(patients, iou), "disagreement", [0, 40])
     assert worse["share_of_labels"] == {"mean": None, "low": 1.0, "high": 1.0}
+    assert worse["share_by_seed"] == [None]
 
 
 def test_intervals_come_from_patients_not_from_cases() -> None:
     """Six cases of two patients: a resample holds one patient or the other or both, so the ends are their own means."""
-    curves = curve.Curves(["a"] * 5 + ["b"], {"random": np.array([[0.0] * 5 + [0.6]])})
+    curves = curve.Curves(["a"] * 5 + ["b"], {"random": np.array([[[0.0] * 5 + [0.6]]])})
     assert curves.point("random", 0) == pytest.approx({"mean": 0.1, "low": 0.0, "high": 0.6})
+
+
+def test_intervals_come_from_seeds_too() -> None:
+    """Two seeds that differ on every patient alike: a resample holds one, the other or both, the same for all arms."""
+    seeds = np.array([[[0.2] * 4], [[0.4] * 4]])
+    curves = curve.Curves(list("abcd"), {"random": seeds, "disagreement": seeds + 0.1})
+    assert curves.point("random", 0) == pytest.approx({"mean": 0.3, "low": 0.2, "high": 0.4})
+    assert curves.difference("disagreement", "random", 0) == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})
 
 
 class Ending(torch.nn.Module):
@@ -214,11 +228,68 @@ def test_boxes_are_not_drawn_by_a_card_that_may_abstain(drawing: Any) -> None:
         draw_boxes(model, tokenizer.pad_token_id, replace(grammar, may_abstain=True), prompts, pictures)
 
 
+def test_features_are_kept(packed: Path, tmp_path: Path) -> None:
+    pictures = load_pictures(packed)[0]
+    first = features(tmp_path, pictures, [1])
+    assert first.shape == (len(pictures), 14 * 14, 256)
+    assert [bool(np.isnan(row).any()) for row in first[:3]] == [True, False, True]
+    first[1] = 7  # a mark that a second look would wipe away
+    first.flush()
+    again = features(tmp_path, pictures, [0, 1])
+    assert (again[1] == 7).all()
+    assert not np.isnan(again[0]).any()
+    upside_down = features(tmp_path, pictures[:, ::-1], [2])[2].reshape(14, 14, 256)[::-1]
+    straight = features(packed, pictures, [2])[2].reshape(14, 14, 256)  # the file's order of cells: row by row
+    assert np.corrcoef(upside_down.ravel(), straight.ravel())[0, 1] > 0.8
+
+
+def test_numbers_depend_on_those_before_them_alone() -> None:
+    torch.manual_seed(0)
+    model = SmallReasoner(336).eval()
+    cells, asked = model.seen(torch.randn(1, 14 * 14, 256), ["Where is the disc?"])
+    slots, before = torch.arange(4), torch.tensor([10.0, 20.0, 300.0]).expand(1, 4, 3)
+    logits = model(cells, asked, slots, before)
+    assert logits.shape == (1, 4, 337)
+    for changed in range(3):
+        other = before.clone()
+        other[..., changed] += 100
+        same = (model(cells, asked, slots, other) == logits).all(2)[0].tolist()
+        assert same == [slot <= changed for slot in range(4)]
+
+
+def test_small_student_learns_what_is_revealed(data: Path, packed: Path, tmp_path: Path) -> None:
+    """Unasked questions are answered anywhere; forty steps on the labels put the answers where those are."""
+    plan = replace(SMALL, start_steps=0, round_steps=40, new_kinds=(), round=replace(SMALL.round, batch=16))
+    department = Department(data, plan)
+    student = SmallStudent(department, packed, tmp_path)
+    assert student.make_start(tmp_path, float("inf"))
+    rows = department.archive[:8]
+    questions = [department.question(row, Random(0)) for row in rows]
+
+    def overlap() -> float:
+        drawn = student.answer(rows, questions)
+        return float(
+            np.mean([box_iou(b[0], Box(*student.boxes[r].tolist())) for r, b in zip(rows, drawn.boxes, strict=True)])
+        )
+
+    before = overlap()
+    sampled = student.answer(rows, questions, 6, seed=1).boxes
+    assert [len(boxes) for boxes in sampled] == [6] * 8
+    assert min(map(disagreement, sampled)) > 0.3
+    student.learn(rows, 0)
+    assert overlap() > before + 0.2
+    assert np.mean([*map(disagreement, student.answer(rows, questions, 6, seed=1).boxes)]) < 0.6
+    student.to_start()
+    assert overlap() == before
+
+
+@pytest.mark.parametrize("learner", ["reasoner", "small"])
 def test_simulation_is_interrupted_and_goes_on(
-    data: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], learner: str
 ) -> None:
     state = tmp_path / "state"
     given = ["--data", data, "--packed", packed, "--base", embedded_folder(), "--state", state, "--tiny"]
+    given += ["--learner", learner]
     given = [*map(str, given), "--seeds", "0"]
     active_learning.main([*given, "--seconds", "0"])
     assert "call again" in capsys.readouterr().out
@@ -232,6 +303,7 @@ def test_simulation_is_interrupted_and_goes_on(
     assert all((state / name).read_bytes() == content for name, content in first.items())  # nothing is done twice
 
     assert found["labels"] == [0, 4, 8]
+    assert ("stand-in" in found["learner"]) == (learner == "small")
     assert set(found["arms"]) == {"random", "disagreement", "low_confidence"}
     department = Department(data, TINY)
     for arm in found["arms"]:
