@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -64,6 +65,21 @@ def test_compose_starts_a_server_that_asks_for_tokens_and_an_archive():
         assert "build" in service or re.search(r":v?\d+\.\d+", service["image"]), f"{name} has no version"
         for volume in service.get("volumes", []):
             assert volume.split(":")[0] in COMPOSE["volumes"]
+
+
+def test_compose_starts_vllm_as_the_guide_does():
+    """With nothing that leaves the machine: by default vLLM reports its use and looks for models outside."""
+    guide = (ROOT / "docs" / "deploy_in_a_hospital.md").read_text(encoding="utf-8")
+    call = re.search(r"^(.*vllm serve (?:.*\\\n)*.*)$", guide, re.MULTILINE)[1]
+    words = shlex.split(call.replace("\\\n", " "))
+    service = COMPOSE["services"]["vllm"]
+    assert [f"{name}={value}" for name, value in service["environment"].items()] == [w for w in words if w[0].isupper()]
+    options = dict(pairwise(words))
+    given = dict(word.split("=", 1) for word in service["command"])
+    assert given.pop("--model").startswith("/models/")
+    assert given == {
+        name: options[name] for name in options if name.startswith("--") and name not in ("--host", "--port")
+    }
 
 
 def test_the_systemd_unit(tmp_path):
