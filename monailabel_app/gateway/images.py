@@ -42,8 +42,10 @@ async def add_image(request: Request) -> Response:
         upload = files(form, "file")[0]
         params = read_json_object(field(form, "params", "{}") or "{}")
         name = request.query_params.get("image") or (upload.filename or "").removesuffix(ending(upload))
-        params["user"] = request.state.user.name
-        return JSONResponse({"image": await run_in_threadpool(_add, here, checked_name(name), upload, params)})
+        params["user"] = who = request.state.user.name
+        added = await run_in_threadpool(_add, here, checked_name(name), upload, params)
+        await run_in_threadpool(here.audit.write, "image", who, image=added)
+        return JSONResponse({"image": added})
 
 
 def image_file(request: Request) -> Response:
@@ -63,8 +65,11 @@ def image_info(request: Request) -> Response:
 
 def remove_image(request: Request) -> Response:
     """Delete an image and its labels."""
-    store = service(request).application.datastore()
-    store.remove_image(known_image(store, request.query_params.get("id", "")))
+    here = service(request)
+    store = here.application.datastore()
+    image = known_image(store, request.query_params.get("id", ""))
+    here.audit.write("removal", request.state.user.name, image=image)  # first: what is gone must stand somewhere
+    store.remove_image(image)
     return JSONResponse({})
 
 

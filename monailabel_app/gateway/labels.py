@@ -47,8 +47,9 @@ def label_info(request: Request) -> Response:
 def remove_label(request: Request) -> Response:
     """Delete a label."""
     _known(request, "id")
-    query = request.query_params
-    service(request).application.datastore().remove_label(query["id"], query["tag"])
+    here, query = service(request), request.query_params
+    here.audit.write("removal", request.state.user.name, image=query["id"], tag=query["tag"])
+    here.application.datastore().remove_label(query["id"], query["tag"])
     return JSONResponse({})
 
 

@@ -1,13 +1,18 @@
 """The audit log: what it keeps, who may read it, and that no answer leaves without its record."""
 
+import io
 import json
+import multiprocessing
+import resource
 import threading
 
 import httpx
 import pytest
+from PIL import Image
 
 from monailabel_app.gateway.audit import AuditLog
 from monailabel_app.gateway.errors import Unavailable
+from monailabel_app.lib.datastore import open_datastore
 from monailabel_app.lib.settings import Settings, SettingsError
 from tests.app.small import SmallApplication, served
 
@@ -30,6 +35,59 @@ def test_records_are_whole_lines_however_many_threads_write(tmp_path):
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert sorted((r["who"], r["number"]) for r in records) == [(f"user{u}", n) for u in range(4) for n in range(20)]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_record_that_the_disk_took_in_part_is_taken_back(tmp_path):
+    """Else the next one would stand on the same line. The limit is for this process, so a child of ours has it."""
+    path = tmp_path / "audit.jsonl"
+
+    def fill():
+        log = AuditLog(str(path))
+        log.write("answer", "ann")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, resource.RLIM_INFINITY))
+        with pytest.raises(Unavailable):
+            log.write("answer", "bob", text="x" * 1000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        log.write("answer", "eve")
+
+    child = multiprocessing.get_context("fork").Process(target=fill)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert [json.loads(line)["who"] for line in path.read_text().splitlines()] == ["ann", "eve"]
+
+
+def test_what_is_added_and_deleted_is_recorded(tmp_path):
+    (tmp_path / "studies").mkdir()
+    application = SmallApplication()
+    application.store = open_datastore(str(tmp_path / "studies"), Settings())
+    application.on_save_label = lambda *_: None
+    picture = io.BytesIO()
+    Image.new("L", (8, 8)).save(picture, "PNG")
+    path = tmp_path / "audit.jsonl"
+    with served(application, Settings(audit_log=str(path))) as url, httpx.Client(base_url=url) as client:
+        assert client.put("/datastore/image?image=case", files={"file": ("a.png", picture.getvalue())}).is_success
+        label = {"label": ("m.png", picture.getvalue())}
+        assert client.put("/datastore/label?image=case&tag=final", files=label).is_success
+        assert client.delete("/datastore/label?id=case&tag=final").is_success
+        assert client.delete("/datastore/image?id=case").is_success
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(r["what"], r["image"], r.get("tag")) for r in records] == [
+        ("image", "case", None),
+        ("label", "case", "final"),
+        ("removal", "case", "final"),
+        ("removal", "case", None),
+    ]
+
+
+def test_nothing_is_deleted_without_a_record(tmp_path):
+    (tmp_path / "studies").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "studies" / "case.png")
+    application = SmallApplication()
+    application.store = open_datastore(str(tmp_path / "studies"), Settings())
+    with served(application, Settings(audit_log="/dev/full")) as url:
+        assert httpx.delete(f"{url}/datastore/image?id=case").status_code == 503
+    assert application.store.list_images() == ["case"]
 
 
 def test_an_existing_log_is_continued(tmp_path):
