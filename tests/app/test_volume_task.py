@@ -23,6 +23,7 @@ from monailabel_app.lib.infers.volume import Volume
 from monailabel_app.lib.slices import Slices
 from tests.app.plain_models import ABSENT, BrightInBox, found, pipeline
 from tests.app.server import RunningServer
+from tests.dicom_files import projection
 
 CENTRE, RADIUS = np.array([20.0, 18.0, 9.0]), 10.0  # of a bright ball, in voxels
 
@@ -51,7 +52,7 @@ def follow(path: Path, answer, **wish) -> tuple[np.ndarray, dict]:
     asking = pipeline(answer, BrightInBox(above=120))
     task = Volume(asking, OpenedImages(), open_volume_expert(asking.expert))
     mask, params = task({"image": str(path), "result_extension": ".nrrd", **wish})
-    read = sitk.GetArrayFromImage(sitk.ReadImage(mask)).transpose(2, 1, 0)
+    read = sitk.GetArrayFromImage(sitk.ReadImage(mask)).T
     Path(mask).unlink()
     return read > 0, json.loads(json.dumps(params, allow_nan=False))
 
@@ -86,6 +87,14 @@ def test_what_is_absent_is_followed_nowhere(ball: Path) -> None:
     assert params["absent"]
     assert mask.shape == (40, 36, 30)
     assert not mask.any()
+
+
+def test_a_picture_holds_the_key_frame_of_a_film(tmp_path: Path) -> None:
+    film = projection(tmp_path, "US", frames=3)
+    mask, params = follow(film, ABSENT, box=[4, 6, 30, 30], slice_index=2, result_extension=".png")
+    assert params["slice_index"] == 2
+    frame = open_image(film).picture("stored", 2).pixels[..., 0].T
+    np.testing.assert_array_equal(mask[4:30, 6:30], frame[4:30, 6:30] > 120)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,12 @@ class Answered:
     @classmethod
     def on(cls, picture: Picture, result: GroundingResult, mask: NDArray[np.bool_]) -> Answered:
         """An answer about one slice, with a mask in its pixels."""
-        return cls(result, picture.mask_in_volume(mask), picture.slice_index if picture.shape[2] > 1 else 0)
+        return cls(result, picture.mask_in_volume(mask), frame_of(picture))
+
+
+def frame_of(picture: Picture) -> int:
+    """The k that a picture shows of an image whose slices make no volume."""
+    return picture.slice_index if picture.shape[2] > 1 else 0
 
 
 class AnsweringTask(InferTask):

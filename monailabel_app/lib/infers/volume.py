@@ -20,7 +20,7 @@ from medreasoner.pipeline import GroundingPipeline
 from monailabel_app.lib.images import OpenedImages
 from monailabel_app.lib.infers.clicks import clicked_region, holds_clicks
 from monailabel_app.lib.infers.refine import drawn
-from monailabel_app.lib.infers.task import Answered, AnsweringTask
+from monailabel_app.lib.infers.task import Answered, AnsweringTask, frame_of
 from monailabel_app.lib.infers.wishes import AXIS_CHOICES, Wish, picture_of, question_of, region_of
 from monailabel_app.lib.slices import Slices, stacked
 
@@ -66,7 +66,8 @@ class Volume(AnsweringTask):
         timings = {**key.result.timings, "propagate": round(time.perf_counter() - start, 4)}
         logger.info("slices %d to %d; ended by: %s, %s", found.first, found.last, *found.stopped_because)
         expert = {"name": self._expert.name, "sha256": self._expert.sha256}
-        return Answered(replace(key.result, expert=expert, timings=timings), stacked(found.masks, slices))
+        result = replace(key.result, expert=expert, timings=timings)
+        return Answered(result, stacked(found.masks, slices), frame_of(key.picture))
 
     def _drawn(self, wish: Wish, image: StoredImage) -> KeySlice:
         if holds_clicks(wish):
