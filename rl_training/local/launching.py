@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -77,15 +77,7 @@ def follow(
     before = seen = len(_lines(progress))
     with (run / LOG).open("ab") as log:
         begins = log.tell()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=[lock],
-            preexec_fn=_die_with_parent,
-            env={**_SHUTDOWN, **os.environ},
-        )
+        process = _start(command, stage, log, lock)
     asked = False
     while process.poll() is None:
         if not asked and stop_wished(run):
@@ -100,6 +92,25 @@ def follow(
     if asked and (_has_saved(run / stage, before) if launched else process.returncode in _STOPS):
         raise Stopped
     raise _failure(stage, process.returncode, run / LOG, begins)
+
+
+def _start(command: list[str], stage: str, log: BinaryIO, lock: int) -> subprocess.Popen[bytes]:
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # accelerate
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock],
+            preexec_fn=_die_with_parent,
+            env={**_SHUTDOWN, **os.environ, "PATH": beside},
+        )
+    except OSError as error:
+        raise StageError(
+            f"the stage {stage} cannot be started with {command[0]}: {error.strerror}",
+            "correct `launch` in the configuration",
+        ) from error
 
 
 def _has_saved(folder: Path, before: int) -> bool:

@@ -16,4 +16,6 @@ from tests.rl.stages import letters
 if __name__ == "__main__":
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     REWARDS["letters"] = letters
-    {"finetune": finetune, "grpo": grpo}[sys.argv[1]].main(sys.argv[2:])
+    first = 2 if sys.argv[1] == "-m" else 1  # a local run names the stage's module
+    stage = sys.argv[first].removeprefix("rl_training.")
+    {"finetune": finetune, "grpo": grpo}[stage].main(sys.argv[first + 1 :])

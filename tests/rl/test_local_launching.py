@@ -84,6 +84,12 @@ def test_a_stage_that_ends_well_after_a_wish_to_stop_is_done(ended: Callable[...
     assert ended("sys.exit(0)") == [4]
 
 
+def test_a_launcher_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with locked(tmp_path) as lock, pytest.raises(StageError, match="with no-such-launcher: No such file") as caught:
+        follow(["no-such-launcher"], tmp_path, "finetune", lock, print)
+    assert "launch" in caught.value.hint
+
+
 def test_updates_of_a_killed_run_before_are_not_missed(ended: Callable[..., list[int]], tmp_path: Path) -> None:
     """It had come to update 7 and saved the fifth; the one that went on was stopped in its first."""
     (tmp_path / "finetune" / PROGRESS).write_text(json.dumps({"step": 7, "of": 9}) + "\n")
