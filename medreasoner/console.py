@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,18 @@ def tell(error: MedReasonerError) -> None:
     err.print("error: ", style="bold red", end="")
     err.print(error.what, markup=False, soft_wrap=True)
     err.print(f"  -> {error.hint}", markup=False, soft_wrap=True)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise `MedReasonerError` where a server could not listen; asked before models are loaded, which takes long."""
+    try:
+        family, kind, protocol, _, (address, _, *more) = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            probe.bind((address, port, *more))
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise MedReasonerError(f"{host}:{port} cannot be used: {why}", "choose another --port or --host") from error
 
 
 @contextmanager

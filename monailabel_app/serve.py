@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from medreasoner.console import errors_for_people
+from medreasoner.console import check_address, errors_for_people
 from medreasoner.contract.errors import MedReasonerError
 from monailabel_app.gateway.audit import AuditLog
 from monailabel_app.gateway.gate import Doorkeeper
@@ -29,7 +29,7 @@ _LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
     # MONAI Label logs whole requests, questions and file names among them; httpx whole addresses.
-    "loggers": {name: {"level": "WARNING"} for name in ("monailabel", "httpx", "timeloop")},
+    "loggers": {name: {"level": "WARNING"} for name in ("monailabel", "httpx")},
 }
 
 
@@ -77,6 +77,7 @@ def main() -> None:
         conf = dict(args.conf)
         settings = Settings.load(conf)
         Doorkeeper(settings), AuditLog(settings.audit_log)  # errors of their files, before anything slow
+        check_address(args.host, args.port)
         os.environ.update(environment(args.studies, args.port, conf))
         logging.config.dictConfig(_LOGGING)
         import uvicorn

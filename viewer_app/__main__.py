@@ -7,7 +7,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from medreasoner.console import errors_for_people, out
+from medreasoner.console import check_address, errors_for_people, out
 from medreasoner.expert import load_expert
 from medreasoner.expert.catalogue import DEFAULT_EXPERT
 from medreasoner.pipeline import GroundingPipeline
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args()
     with errors_for_people():
+        check_address(HOST, args.port)
         with out.status("loading models ..."):
             pipeline = GroundingPipeline(open_reasoner(args.reasoner, args.device), load_expert(args.expert))
         reading = Reading(pipeline, args.out)

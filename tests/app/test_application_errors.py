@@ -105,12 +105,14 @@ def test_addresses_and_methods_that_are_not_served(failing):
         (["STUDIES", "--conf", "colour=red"], "unknown setting 'colour'"),
         (["STUDIES", "--conf", "tokens=/no/such/file"], "token file"),
         (["STUDIES", "--conf", "audit_log=/no/such/folder/file"], "audit log"),
+        (["STUDIES", "--port", "TAKEN"], "in use"),
     ],
 )
 def test_a_start_that_cannot_succeed_ends_with_a_sentence(arguments, said, tmp_path):
-    words = [str(tmp_path) if word == "STUDIES" else word for word in arguments]
-    command = [sys.executable, "-m", "medreasoner.cli", "serve", *words]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        known = {"STUDIES": str(tmp_path), "TAKEN": str(other.getsockname()[1])}
+        command = [sys.executable, "-m", "medreasoner.cli", "serve", *(known.get(word, word) for word in arguments)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert found.returncode != 0
     assert said in found.stderr
     assert "Traceback" not in found.stderr

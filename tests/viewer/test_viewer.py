@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,16 @@ def test_an_error_says_what_to_do(browser: Browser) -> None:
     browser.wait("document.querySelector('#error')")
     assert "check the path" in browser.text("#error")
     assert browser.run("!!document.querySelector('#picture')")
+
+
+@pytest.mark.parametrize(("port", "said"), [("TAKEN", "in use"), ("70000", "127.0.0.1:70000 cannot be used")])
+def test_a_port_that_cannot_be_had_is_said_before_the_models_are_loaded(port: str, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = port.replace("TAKEN", str(other.getsockname()[1]))
+        command = [sys.executable, "-m", "viewer_app", "--port", port, "--reasoner", "/nowhere"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_another_page_without_the_key_reaches_nothing(address: str, tmp_path: Path) -> None:
