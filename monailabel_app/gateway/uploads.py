@@ -17,7 +17,7 @@ _MAX_FIELDS = 16
 _MAX_FIELD_BYTES = 10**6
 _MAX_FILES = 5000  # slices of one series
 _ENDING = re.compile(r"(\.nii\.gz|\.seg\.nrrd|\.nii|\.nrrd|\.dcm|\.png|\.jpe?g|\.tiff?|\.bmp)$", re.IGNORECASE)
-LABELS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".png", ".jpg", ".jpeg")
+LABELS = (".nii.gz", ".seg.nrrd", ".nii", ".nrrd", ".png")  # not .jpg, which changes values
 
 
 class WrongKind(Refusal):
