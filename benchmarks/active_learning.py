@@ -7,15 +7,17 @@ python -m benchmarks.active_learning --learner small --data DATA --packed PACKED
 
 A reasoner is trained on all kinds of image but six. Then a department that has all of them reveals its labels, 40 at a
 time, in the order of an arm: `random`; `disagreement`, 1 minus the mean pairwise IoU of six sampled boxes;
-`low_confidence`, the likelihood of the greedy box. Every round trains from the same start on what is revealed so far,
+`low_confidence`, the likelihood of the greedy box; `disagreement_for_size`, the rank of the disagreement among boxes of
+like size. Every round trains from the same start on what is revealed so far,
 mixed with what the start knows, and answers the same test cases. Masks and absent targets are left out.
 
 `--learner small`, which needs no BASE, puts a stand-in in the reasoner's place that a processor core trains in seconds
 (benchmarks.learning.small_student): archive, queue, disagreement and test are the same, so it tests the choice of
 labels, not what the reasoner gains from them.
 
-What is done is kept in STATE, and the same command goes on there. Several may share it once the start is made, each
-with arms or seeds of its own: `--seeds` with none after it makes the start, `--seeds 0 1` does two seeds of every arm.
+What is done is kept in STATE, one folder a learner, and the same command goes on there. Several may share it once the
+start is made, each with arms or seeds of its own: `--seeds` with none after it makes the start, `--seeds 0 1` does two
+seeds of every arm.
 When all rounds are there, the last line is JSON (benchmarks/results/active_learning.json), of which
 `python -m benchmarks.learning.curve RESULTS PNG` draws the curves.
 """
@@ -34,7 +36,7 @@ import torch
 from benchmarks.figures import print_figures
 from benchmarks.learning.curve import figures, table
 from benchmarks.learning.department import ARMS, SMALL, TINY, Department, Plan, queue
-from benchmarks.learning.draws import disagreement
+from benchmarks.learning.draws import disagreement, for_size
 from benchmarks.learning.small_student import SmallStudent
 from benchmarks.learning.student import ReasonerStudent, Student
 from medreasoner.durable import write_durably
@@ -74,7 +76,8 @@ def scores(student: Student, arm: str, rows: list[int], chance: Random) -> list[
     if arm == "low_confidence":
         return [-c for c in student.answer(rows, questions).confidence]
     drawn = student.answer(rows, questions, student.plan.draws, chance.randrange(2**31))
-    return [disagreement(boxes) for boxes in drawn.boxes]
+    found = [disagreement(boxes) for boxes in drawn.boxes]
+    return for_size(found, drawn.boxes) if arm == "disagreement_for_size" else found
 
 
 def next_round(student: Student, branch: Branch) -> Record:

@@ -170,7 +170,7 @@ def draw(found: dict[str, Any], png: Path) -> None:
 
     parts = [part for part in PARTS if all(part in arm for arm in found["arms"].values())]
     figure, axes = plt.subplots(1, len(parts) + 1, figsize=(4 * len(parts) + 4, 3.6), layout="constrained")
-    for colour, (arm, curve) in zip(("#555555", "#0072b2", "#d55e00"), found["arms"].items(), strict=False):
+    for colour, (arm, curve) in zip(("#555555", "#0072b2", "#d55e00", "#009e73"), found["arms"].items(), strict=False):
         name = arm.replace("_", " ")
         for axis, part in zip(axes, parts, strict=False):
             mean, low, high = ([point[key] for point in curve[part]] for key in ("mean", "low", "high"))

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from benchmarks import active_learning
 from benchmarks.learning import curve
 from benchmarks.learning.department import SMALL, TINY, Department, queue
-from benchmarks.learning.draws import disagreement, draw_boxes
+from benchmarks.learning.draws import disagreement, draw_boxes, for_size
 from benchmarks.learning.features import features
 from benchmarks.learning.small_reasoner import SmallReasoner
 from benchmarks.learning.small_student import SmallStudent
@@ -108,6 +108,22 @@ def test_queue(scores: list[float], patients: list[str], limit: int, expected: l
 )
 def test_disagreement(boxes: list[Box], expected: float) -> None:
     assert disagreement(boxes) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "sides", "groups", "expected"),
+    [
+        ([0.9, 0.8, 0.2, 0.1], [1, 2, 30, 40], 1, [0.75, 0.5, 0.25, 0]),  # all of one group: plain ranks
+        ([0.9, 0.8, 0.2, 0.1], [1, 2, 30, 40], 2, [0.5, 0, 0.5, 0]),  # the less sure of the small, and of the large
+        ([0.1, 0.9, 0.2, 0.8], [40, 2, 30, 1], 2, [0, 0.5, 0.5, 0]),  # in whatever order they come
+        ([0.3, 0.2, 0.1], [3, 2, 1], 5, [0, 0, 0]),  # more groups than questions
+    ],
+)
+def test_ranks_among_boxes_of_like_size(
+    scores: list[float], sides: list[int], groups: int, expected: list[float]
+) -> None:
+    drawn = [[Box(0, 0, side, side), Box(5, 5, 5 + side, 5 + side)] for side in sides]
+    assert for_size(scores, drawn, groups) == expected
 
 
 @pytest.mark.parametrize(
@@ -283,6 +299,13 @@ def test_small_student_learns_what_is_revealed(data: Path, packed: Path, tmp_pat
     assert overlap() == before
 
 
+def test_the_reasoner_needs_a_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data", tmp_path, "--packed", tmp_path, "--state", tmp_path]
+    with pytest.raises(SystemExit):
+        active_learning.main([*map(str, given)])
+    assert "--base" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("learner", ["reasoner", "small"])
 def test_simulation_is_interrupted_and_goes_on(
     data: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], learner: str
@@ -304,7 +327,7 @@ def test_simulation_is_interrupted_and_goes_on(
 
     assert found["labels"] == [0, 4, 8]
     assert ("stand-in" in found["learner"]) == (learner == "small")
-    assert set(found["arms"]) == {"random", "disagreement", "low_confidence"}
+    assert set(found["arms"]) == {"random", "disagreement", "low_confidence", "disagreement_for_size"}
     department = Department(data, TINY)
     for arm in found["arms"]:
         rounds = json.loads((state / f"{arm}-0.json").read_text())
