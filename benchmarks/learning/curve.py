@@ -147,7 +147,7 @@ def table(found: dict[str, Any]) -> str:
     for at, labels in enumerate(found["labels"]):
         cells = []
         for arm in arms.values():
-            cells += [_with_interval(arm["all"][at]), f"{arm['new'][at]['mean']:.3f}" if "new" in arm else ""]
+            cells += [_cell(arm["all"][at]), f"{arm['new'][at]['mean']:.3f}" if "new" in arm else ""]
         rows.append(f"| {labels} | " + " | ".join(cells) + " |")
     for arm, parts in found["against_random"].items():
         share = parts["all"]["share_of_labels"]
@@ -157,7 +157,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _with_interval(value: dict[str, float]) -> str:
+def _cell(value: dict[str, float]) -> str:
     return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
@@ -169,17 +169,25 @@ def draw(found: dict[str, Any], png: Path) -> None:
     import matplotlib.pyplot as plt
 
     parts = [part for part in PARTS if all(part in arm for arm in found["arms"].values())]
-    figure, axes = plt.subplots(1, len(parts) + 1, figsize=(4 * len(parts) + 4, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, len(parts) + 2, figsize=(4 * len(parts) + 8, 3.8), layout="constrained")
     for colour, (arm, curve) in zip(("#555555", "#0072b2", "#d55e00", "#009e73"), found["arms"].items(), strict=False):
-        name = arm.replace("_", " ")
+
+        def line(axis: Any, points: list[dict[str, float]], arm: str = arm, colour: str = colour) -> None:
+            mean, low, high = ([point[key] for point in points] for key in ("mean", "low", "high"))
+            axis.plot(found["labels"], mean, "o-", color=colour, label=arm.replace("_", " "))
+            axis.fill_between(found["labels"], low, high, color=colour, alpha=0.1, linewidth=0)
+
         for axis, part in zip(axes, parts, strict=False):
-            mean, low, high = ([point[key] for point in curve[part]] for key in ("mean", "low", "high"))
-            axis.plot(found["labels"], mean, "o-", color=colour, label=name)
-            axis.fill_between(found["labels"], low, high, color=colour, alpha=0.12, linewidth=0)
-        axes[-1].plot(found["labels"], curve["labels_of_new_kinds"], "o-", color=colour, label=name)
+            line(axis, curve[part])
+        if arm in found["against_random"]:
+            line(axes[-2], found["against_random"][arm]["all"]["difference"])
+        axes[-1].plot(found["labels"], curve["labels_of_new_kinds"], "o-", color=colour)
     for axis, part in zip(axes, parts, strict=False):
         axis.set(title=PARTS[part], xlabel="labels revealed", ylabel="box IoU")
+    axes[-2].axhline(0, color="#555555")
+    axes[-2].set(title="all, difference from random", xlabel="labels revealed", ylabel="box IoU")
     axes[-1].set(title="labels on new kinds of image", xlabel="labels revealed", ylabel="labels")
+    figure.suptitle(found.get("learner", ""), fontsize="medium")
     axes[0].legend(frameon=False)
     figure.savefig(png, dpi=110)
     plt.close(figure)
