@@ -82,7 +82,7 @@ class Doorkeeper:
         if self.asks_for_tokens:
             return
         elsewhere = origin and origin not in self._pages and origin.partition("://")[2] != host
-        if elsewhere or not (self._open or _names_this_machine(host)):
+        if elsewhere or not (self._open or _names_no_site(host)):
             raise NotAllowed(
                 "a web page of another site asks this server",
                 "open http://127.0.0.1, or let cors_origins name the page",
@@ -143,12 +143,13 @@ def _as_bearer(authorization: str) -> str:
     return f"Bearer {name_and_password.partition(':')[2]}"
 
 
-def _names_this_machine(host: str) -> bool:
+def _names_no_site(host: str) -> bool:
+    """Whether this is a number, or localhost: what no name server of somebody else's has had a say in."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # an unclosed bracket
+        return name in ("", "localhost") or bool(ip_address(name))
+    except ValueError:  # a name, or an unclosed bracket
         return False
-    return name in ("", "localhost") or _is_loopback(name)
 
 
 def _is_loopback(client: str) -> bool:

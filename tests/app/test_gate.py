@@ -127,6 +127,7 @@ def test_web_pages_of_other_origins_get_no_permission():
         ({"Host": "evil.example", "Origin": "http://evil.example"}, {}, 403),
         ({"Host": "localhost:8000"}, {}, 200),
         ({"Host": "[::1]:8000"}, {}, 200),
+        ({"Host": "0.0.0.0:8000"}, {}, 200),  # as MONAI Label's own server prints its address
         ({"Host": "[broken"}, {}, 403),
         ({"Host": "lab.example"}, {"open_access": True}, 200),
         ({"Host": "lab.example", "Origin": "https://evil.example"}, {"open_access": True}, 403),
