@@ -95,6 +95,8 @@ class ViewerApp(TrameApp):
             box = Box(*map(float, corners))
             points = (Point(*map(float, marks[0])), Point(*map(float, marks[1]))) if len(marks) == 2 else None
             await self._work("segmenting", lambda: self.reading.refine(box, points))
+            return
+        self._show_answer()  # again: what was drawn cannot be used, and the page has taken the rest away
 
     def undo(self) -> None:
         """Take the latest answer or correction back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,6 +146,21 @@ def test_turning_pages_keeps_the_plane_that_was_acquired(tmp_path: Path) -> None
     app.on_view("coronal", 1, "", 400)
     assert reading.picture.axis == "coronal"
     assert reading.picture.window != (0, 400)
+
+
+def test_a_box_that_cannot_be_used_leaves_the_answer_on_the_page(tmp_path: Path) -> None:
+    """As a click makes it; the page clears points and mask when drawing begins."""
+    reading = Reading(plain_pipeline(ABSENT), tmp_path)
+    reading.open(RETINA)
+    app = ViewerApp(reading)
+    app.show_opened()
+    asyncio.run(app.refine([10, 10, 60, 60], []))
+    shown = [app.state[name] for name in ("box", "points", "mask")]
+    assert all(shown)
+    app.state.update({"box": [5, 5, 5, 5], "points": [], "mask": ""})
+    asyncio.run(app.refine([5, 5, 5, 5], []))
+    assert "no area" in app.state.error
+    assert [app.state[name] for name in ("box", "points", "mask")] == shown
 
 
 def test_saves_the_mask_in_the_image_s_own_grid(reading: Reading) -> None:
