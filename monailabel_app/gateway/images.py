@@ -19,6 +19,10 @@ from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.tokens import Role
 from monailabel_app.gateway.uploads import WrongKind, ending, field, files, keep, opened_form
 from monailabel_app.gateway.validation import checked_name, known_image, read_json_object
+from monailabel_app.lib.activelearning.questions import NOTE
+from monailabel_app.lib.activelearning.strategies import HANDED_OUT
+
+_OUR_NOTES = {NOTE, HANDED_OUT, "strategy"}  # the last one is MONAI Label's
 
 
 def overview(request: Request) -> Response:
@@ -42,6 +46,7 @@ async def add_image(request: Request) -> Response:
         upload = files(form, "file")[0]
         params = read_json_object(field(form, "params", "{}") or "{}")
         name = request.query_params.get("image") or (upload.filename or "").removesuffix(ending(upload))
+        _check_notes(params)
         params["user"] = who = request.state.user.name
         added = await run_in_threadpool(_add, here, checked_name(name), upload, params)
         await run_in_threadpool(here.audit.write, "image", who, image=added)
@@ -78,6 +83,13 @@ def without_paths(info: Any) -> Any:
     if not isinstance(info, dict):
         return info
     return {key: without_paths(value) for key, value in info.items() if key != "path"}
+
+
+def _check_notes(params: dict[str, Any]) -> None:
+    """Refuse what would count as a score or a turn of ours: strategies trust those."""
+    ours = params.keys() & _OUR_NOTES
+    if ours:
+        raise Refusal(f"params may not hold {min(ours)!r}", "choose another name for what is known of the image")
 
 
 def _one_file(series: Path, id: str) -> Response:
