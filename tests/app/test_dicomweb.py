@@ -178,6 +178,26 @@ def test_labels_are_seen_at_once_here_and_by_other_servers(store: DicomWebDatast
     assert again.get_labels_by_image_id(image_id) == {"final": image_id, "original": image_id}
 
 
+def test_a_segmentation_is_asked_about_once_and_not_by_every_server(
+    store: DicomWebDatastore, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive of thousands would keep each new server from starting for minutes."""
+    told = store.labelled("final")
+    assert told
+    kept = tmp_path / "home" / "segmentations.json"
+
+    def ask(*_: object) -> None:
+        raise AssertionError("the archive was asked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dicomweb_client.DICOMwebClient.retrieve_series_metadata", ask)
+        assert DicomWebDatastore(url, SETTINGS, tmp_path / "home").labelled("final") == told
+    for damage in (b"", b"[]", b'{"1.2": 3}', b"\xff"):
+        kept.write_bytes(damage)
+        assert DicomWebDatastore(url, SETTINGS, tmp_path / "home").labelled("final") == told
+        assert b"[" in kept.read_bytes()
+
+
 def test_a_study_stands_for_its_patient_and_notes_stay_on_this_machine(
     store: DicomWebDatastore, files: dict[str, list[Path]], url: str, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -13,6 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medreasoner.contract.errors import ImageError
+from medreasoner.durable import write_durably
 from medreasoner.imaging.dicom_dataset import read_attributes
 from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries, ArchiveError, is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
@@ -50,7 +52,8 @@ class DicomWebDatastore(DicomDatastore):
         self._asking = threading.Lock()
         self._listing: dict[str, ArchivedSeries] = {}
         self._listed_at = -LISTING_SECONDS
-        self._segmentations: dict[str, frozenset[str]] = {}
+        self._references, self._reading = data / "segmentations.json", threading.Lock()
+        self._segmentations = _read(self._references)
 
     def refresh(self) -> None:
         """Forget the listing."""
@@ -62,7 +65,7 @@ class DicomWebDatastore(DicomDatastore):
     def labelled(self, tag: str) -> set[str]:
         """Return what was labelled here, and for final labels also what others have segmented in the archive."""
         here = super().labelled(tag)
-        return here | self._archive.segmented(self._segmentations) if tag == FINAL else here
+        return here | self._segmented() if tag == FINAL else here
 
     def get_image_uri(self, image_id: str) -> str:
         entry = self._entry(image_id)
@@ -110,6 +113,16 @@ class DicomWebDatastore(DicomDatastore):
                 self._listed_at = time.monotonic()
             return self._listing
 
+    def _segmented(self) -> set[str]:
+        """Ask about the Segmentations that are new; the others are on the disk, for each takes a request of its own."""
+        with self._reading:
+            before = len(self._segmentations)
+            try:
+                return self._archive.segmented(self._segmentations)
+            finally:  # what was learnt before the archive went away too
+                if len(self._segmentations) > before:
+                    _write(self._references, self._segmentations)
+
     def _entry(self, image_id: str) -> ArchivedSeries:
         found = None
         if is_uid(image_id):
@@ -123,3 +136,21 @@ class DicomWebDatastore(DicomDatastore):
 
 def _user_folder(variable: str, default: str) -> Path:
     return Path(os.environ.get(variable) or Path.home() / default)
+
+
+def _read(file: Path) -> dict[str, frozenset[str]]:
+    """What `_write` has kept; nothing, and a line in the log, where it is damaged: the archive knows it all."""
+    try:
+        return {uid: frozenset(series) for uid, series in json.loads(file.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read (%s); the archive is asked again", file.name, type(error).__name__)
+        return {}
+
+
+def _write(file: Path, references: dict[str, frozenset[str]]) -> None:
+    try:
+        write_durably(file, json.dumps({uid: sorted(series) for uid, series in references.items()}).encode())
+    except OSError as error:
+        log.warning("%s cannot be written: %s", file.name, error.strerror)
