@@ -13,6 +13,7 @@ from medreasoner.instruction import instruction_hash
 
 FILE = "medreasoner.json"
 EMBEDDED = "embedded"
+DIALECTS, STORED_AS = ("strict", "published"), ("", "int8-rows")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ class ReasonerCard:
     trained_with: str = ""
     schema_version: int = SCHEMA_VERSION
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what would otherwise be taken for something else, or fail much later."""
+        if type(self.canvas) is not int or self.canvas < 1:
+            raise ValueError(f"canvas is {self.canvas!r}, which is no number of pixels")
+        for name, known in (("dialect", DIALECTS), ("quantised", STORED_AS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, which is none of {known}")
+        if len(self.verdict) not in (0, 2):
+            raise ValueError(f"verdict is {self.verdict}, which is not two words")
+
     @classmethod
     def of(cls, folder: Path) -> ReasonerCard:
         """Read a folder's card, or assume the defaults where it has none.
@@ -73,7 +84,7 @@ class ReasonerCard:
             return cls(name=folder.name)
         try:
             card = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             known = ", ".join(f.name for f in fields(cls))
             raise CheckpointError(f"{path} is not a reasoner card: {error}", f"its fields are {known}") from error
         if card.schema_version != SCHEMA_VERSION:
