@@ -26,6 +26,7 @@ from monailabel_app.lib.activelearning.scores import AnswerScores
 from monailabel_app.lib.activelearning.strategies import strategies
 from monailabel_app.lib.activelearning.worklist import Worklist
 from monailabel_app.lib.datastore import open_datastore
+from monailabel_app.lib.datastore.shelved import UnknownImage
 from monailabel_app.lib.images import OpenedImages
 from monailabel_app.lib.infers.ground import Ground
 from monailabel_app.lib.infers.refine import Refine
@@ -97,7 +98,15 @@ class MedReasonerApp(MONAILabelApp):
         return self.succession.pipeline
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
-        """Answer, as MONAI Label does, and look whether another reasoner has to come."""
+        """Answer, as MONAI Label does, and look whether another reasoner has to come.
+
+        Raises:
+            UnknownImage: a file that went while its question waited. MONAI Label would take its path for an id, and the
+                error would tell the client where files lie.
+        """
+        path = Path(str(request.get("image") or ""))
+        if path.is_absolute() and not path.exists():
+            raise UnknownImage("the image is no longer there", "upload it again, or ask about another")
         if self.succession is not None:
             self.succession.look()
         return super().infer(request, datastore)

@@ -3,12 +3,17 @@
 import os
 import shutil
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from monailabel.config import settings as monai_label
 from monailabel.interfaces.app import MONAILabelApp
 
+from monailabel_app.lib.datastore import open_datastore
+from monailabel_app.lib.datastore.shelved import UnknownImage
 from monailabel_app.lib.sessions import UploadedVolumes
+from monailabel_app.lib.settings import Settings
 from monailabel_app.main import MedReasonerApp
 
 HOUR = 3600
@@ -74,6 +79,18 @@ def test_a_failed_upload_leaves_nothing(uploads, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         added(uploads, tmp_path)
     assert not list((tmp_path / "sessions").iterdir())
+
+
+def test_a_volume_that_went_while_its_question_waited_is_missed_without_its_path(uploads, tmp_path, monkeypatch):
+    monkeypatch.setattr(MONAILabelApp, "__init__", lambda *_, **__: None)  # no models
+    application = MedReasonerApp(str(tmp_path), str(tmp_path), {})
+    application._infers = {"medreasoner": SimpleNamespace(description="")}
+    application._datastore = open_datastore(str(tmp_path), Settings())
+    image = uploads.get_session(added(uploads, tmp_path)).image
+    uploads.remove_session(Path(image).parent.name)
+    with pytest.raises(UnknownImage) as caught:
+        application.infer({"model": "medreasoner", "image": image})
+    assert "/" not in caught.value.what
 
 
 def test_a_new_server_removes_what_expired_under_the_one_before(tmp_path, monkeypatch):
