@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 from transformers import AutoTokenizer
 
 from medreasoner.console import errors_for_people
+from medreasoner.contract.errors import MedReasonerError
 from medreasoner.evaluation.cases import Case, Sample, cases_of, read_samples
 from medreasoner.evaluation.kinds import kind_of
 from medreasoner.reasoner.card import ReasonerCard
@@ -78,9 +80,14 @@ def choose_margin(present: list[float], absent: list[float], least_recall: float
 
     Returns:
         the margin (0 or more), the share of present targets called absent with it, and the recall.
+
+    Raises:
+        MedReasonerError: there are no present or no absent questions to choose it by.
     """
-    held = sorted(absent)[: max(1, int(len(absent) * (1 - least_recall)))]
-    margin = max(0.0, held[-1])
+    if not present or not absent:
+        raise MedReasonerError("a margin needs present and absent questions", "choose another split, or add some")
+    lowest, missed = sorted(absent), int(len(absent) * (1 - least_recall))
+    margin = max(0.0, lowest[missed - 1] if missed else math.nextafter(lowest[0], -math.inf))
     return margin, float(np.mean([m > margin for m in present])), float(np.mean([m > margin for m in absent]))
 
 

@@ -57,6 +57,21 @@ def test_train_resume_and_ask(
     assert reply.text.startswith("<think>This is a fundus photograph.")
 
 
+@pytest.mark.parametrize(
+    ("count", "margin", "recall"),
+    [
+        (100, 12.0, 0.88),  # twelve may be missed
+        (5, 1.0, 1.0),  # fewer than one may be missed: none is
+    ],
+)
+def test_the_margin_recognises_the_wanted_share_however_few_there_are(count: int, margin: float, recall: float) -> None:
+    absent = [float(lead) for lead in range(count, 0, -1)]
+    found = calibrate.choose_margin([0.5, 1e6], absent, 0.88)
+    assert found == (pytest.approx(margin), 0.5, recall)
+    with pytest.raises(MedReasonerError, match="needs present and absent"):
+        calibrate.choose_margin([0.5], [], 0.88)
+
+
 def test_what_cannot_be_used_is_told_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
