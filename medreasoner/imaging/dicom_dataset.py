@@ -54,6 +54,7 @@ _HEADER = [
     "SOPInstanceUID",
     "SeriesInstanceUID",
     "SeriesDescription",
+    "InstanceNumber",
     "Modality",
     "Rows",
     "Columns",

@@ -29,6 +29,9 @@ Headers = dict[Path, Dataset]
 def open_series(folder: Path) -> StoredImage:
     """Open the one series in a folder and the folders below it.
 
+    Images none of which says where it lies, such as an ultrasound examination's stills, follow one another by their
+    InstanceNumber, like the frames of a film; the middle one's window serves all.
+
     Raises:
         ImageError: no image or several series inside, slices that make no volume (see `stack`), or a slice that
             cannot be read (see `read_dataset`, `read_values`).
@@ -78,21 +81,26 @@ def _one_series(headers: Headers, folder: Path) -> Headers:
     )
 
 
-def _ordered(headers: Headers, folder: Path) -> tuple[list[Path], Matrix]:
+def _ordered(headers: Headers, folder: Path) -> tuple[list[Path], Matrix | None]:
     files = list(headers)
     if any(frame_count(header) > 1 for header in headers.values()):
         raise ImageError(f"{folder.name} holds {len(files)} files of several frames each", ONE_BY_ONE)
     if len({(header.Rows, header.Columns, header.get("SamplesPerPixel")) for header in headers.values()}) > 1:
         raise ImageError(f"the slices of {folder.name} differ in size", ONE_BY_ONE)
-    planes = []
+    planes, lost = [], []
     for file, header in headers.items():
         with reading(file, "DICOM", COPY_AGAIN):
             plane = slice_plane(header)
         if plane is None:
-            raise ImageError(
-                f"{folder.name} is no volume: {file.name} does not say where it lies in the patient", ONE_BY_ONE
-            )
-        planes.append(plane)
+            lost.append(file)
+        else:
+            planes.append(plane)
+    if not planes:
+        return sorted(files, key=lambda file: (int(headers[file].get("InstanceNumber") or 0), file.name)), None
+    if lost:
+        raise ImageError(
+            f"{folder.name} is no volume: {lost[0].name} does not say where it lies in the patient", ONE_BY_ONE
+        )
     order, index_to_lps = stack(planes, [file.name for file in files], folder.name, ONE_BY_ONE)
     return [files[n] for n in order], index_to_lps
 

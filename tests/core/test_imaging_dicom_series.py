@@ -16,7 +16,12 @@ from pydicom.uid import generate_uid
 
 from medreasoner.contract.answer import Point
 from medreasoner.contract.errors import ImageError
+from medreasoner.contract.label import LabelRecord
+from medreasoner.dicom_seg import segmentation
 from medreasoner.imaging import open_image, write_mask
+from medreasoner.imaging.mask_file import write_volume_mask
+from medreasoner.imaging.volume_file import write_volume
+from tests.dicom_files import projection
 
 ROWS, COLUMNS = 12, 10
 TILT = np.radians(20)
@@ -134,6 +139,31 @@ def test_files_that_are_no_images_do_not_disturb(tmp_path: Path) -> None:
     shutil.copy(get_testdata_file("test-SR.dcm"), folder / "report.dcm")
     shutil.copy(get_testdata_file("rtdose.dcm"), folder / "dose.dcm")
     assert open_image(folder).shape == (COLUMNS, ROWS, 3)
+
+
+@pytest.mark.parametrize("modality", ["US", "DX"])  # in colour, in grey
+def test_stills_without_a_place_follow_one_another_by_number(modality: str, tmp_path: Path) -> None:
+    for number in (10, 2, 1):
+        file = projection(tmp_path / str(number), modality, SeriesInstanceUID="1.2.3", InstanceNumber=number)
+        dataset = dcmread(file)
+        dataset.PixelData = bytes([number]) * len(dataset.PixelData)
+        dataset.save_as(file)
+    stills = open_image(tmp_path)
+    assert [file.parent.name for file, _ in stills.sources] == ["1", "2", "10"]
+    assert (stills.is_volume, stills.index_to_lps, stills.slice_count("stored")) == (False, None, 3)
+    assert [np.unique(stills.values[:, :, k]).tolist() for k in range(3)] == [[1], [2], [10]]
+    mask = np.zeros(stills.shape, bool)
+    mask[2:5, 3:6, 2] = True
+    written = write_volume_mask(mask.astype(np.uint8), stills, tmp_path / "mask.nrrd")
+    np.testing.assert_array_equal(open_image(written).values, mask)
+    copied = open_image(write_volume(stills, tmp_path / "volume.nrrd"))  # what the server hands out as the next case
+    np.testing.assert_array_equal(copied.values, stills.values)
+    saved = segmentation(mask, stills, LabelRecord("Where is the cyst?", False, "stored", 2, target="cyst"))
+    assert saved is not None
+    referred = saved.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert [item.ReferencedSOPInstanceUID for item in referred] == [
+        dcmread(tmp_path / "10" / f"{modality}.dcm").SOPInstanceUID
+    ]
 
 
 def broken(tmp_path: Path) -> dict[str, tuple[Path, str]]:
