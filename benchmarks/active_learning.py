@@ -8,8 +8,8 @@ python -m benchmarks.active_learning --learner small --data DATA --packed PACKED
 A reasoner is trained on all kinds of image but six. Then a department that has all of them reveals its labels, 40 at a
 time, in the order of an arm: `random`; `disagreement`, 1 minus the mean pairwise IoU of six sampled boxes;
 `low_confidence`, the likelihood of the greedy box; `disagreement_for_size`, the rank of the disagreement among boxes of
-like size. Every round trains from the same start on what is revealed so far,
-mixed with what the start knows, and answers the same test cases. Masks and absent targets are left out.
+like size. Every round trains from the same start on what is revealed so far, mixed with what the start knows, and
+answers the same test cases. Masks and absent targets are left out.
 
 `--learner small`, which needs no BASE, puts a stand-in in the reasoner's place that a processor core trains in seconds
 (benchmarks.learning.small_student): archive, queue, disagreement and test are the same, so it tests the choice of
@@ -17,9 +17,8 @@ labels, not what the reasoner gains from them.
 
 What is done is kept in STATE, one folder a learner, and the same command goes on there. Several may share it once the
 start is made, each with arms or seeds of its own: `--seeds` with none after it makes the start, `--seeds 0 1` does two
-seeds of every arm.
-When all rounds are there, the last line is JSON (benchmarks/results/active_learning.json), of which
-`python -m benchmarks.learning.curve RESULTS PNG` draws the curves.
+seeds of every arm. When all rounds are there, the last line is JSON (benchmarks/results/active_learning*.json), of
+which `python -m benchmarks.learning.curve RESULTS PNG` draws the curves.
 """
 
 from __future__ import annotations

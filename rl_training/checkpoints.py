@@ -38,7 +38,12 @@ def is_whole(folder: Path) -> bool:
 def checkpoints_of(run: Path) -> list[Path]:
     """List a run's checkpoint folders, oldest first, whole or not."""
     found = [p for p in run.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return after which update a checkpoint folder was written."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def last_whole(run: Path) -> Path | None:

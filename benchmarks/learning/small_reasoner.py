@@ -27,7 +27,6 @@ class SmallReasoner(nn.Module):
 
     def __init__(self, canvas: int) -> None:
         super().__init__()
-        self.canvas, self.compiled = canvas, False
         self.words = nn.EmbeddingBag(BUCKETS, WIDTH, mode="sum")
         self.read = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
         self.see = nn.Sequential(nn.LayerNorm(CHANNELS, elementwise_affine=False), nn.Linear(CHANNELS, WIDTH))

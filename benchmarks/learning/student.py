@@ -33,8 +33,7 @@ class Student(ABC):
     def __init__(self, department: Department, learner: Any, masks: torch.Tensor) -> None:
         """Note what there is to learn, what learns, and the samples' masks, (samples, canvas, canvas) uint8."""
         self.department, self.plan, self.learner, self.device = department, department.plan, learner, masks.device
-        some = (case.row for case in department.cases)
-        self.truth = [Box(*row) for row in true_boxes(masks, list(some)).tolist()]
+        self.truth = [Box(*row) for row in true_boxes(masks, [case.row for case in department.cases]).tolist()]
 
     def make_start(self, state: Path, until: float) -> bool:
         """Train the start, or go on with it; returns whether it is done by `until` (seconds of perf_counter)."""

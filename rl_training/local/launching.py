@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from medreasoner.contract.errors import MedReasonerError
-from rl_training.checkpoints import last_whole
+from rl_training.checkpoints import last_whole, step_of
 from rl_training.config import Stage
 from rl_training.local.state import LOG, Stopped, stop_wished
 from rl_training.plan import plain_values
@@ -116,7 +116,7 @@ def _start(command: list[str], stage: str, log: BinaryIO, lock: int) -> subproce
 def _has_saved(folder: Path, before: int) -> bool:
     """Say whether all updates that a stage told of, after so many lines of its progress, are in a checkpoint."""
     made, newest = _lines(folder / PROGRESS)[before:], last_whole(folder)
-    saved = int(newest.name.removeprefix("checkpoint-")) if newest else 0
+    saved = step_of(newest) if newest else 0
     return not made or saved >= int(json.loads(made[-1])["step"])
 
 
