@@ -192,6 +192,7 @@ def test_a_client_that_leaves_takes_its_waiting_question_along(slow):
     until(lambda: client.get("/queue/leaves").status_code == 404)
     with httpx.Client(base_url=client.base_url, timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
         ask(impatient, id="also-leaves")
+    until(lambda: client.get("/queue/also-leaves").status_code == 404)
     application.may_answer.set()
     thread.join(10)
     assert ask(client, "Where is the spleen?").status_code == 200
