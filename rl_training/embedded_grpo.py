@@ -20,6 +20,7 @@ import torch
 from transformers import AutoTokenizer
 
 from medreasoner.console import errors_for_people
+from medreasoner.contract.errors import MedReasonerError
 from medreasoner.evaluation.cases import read_samples
 from medreasoner.folders import embedded_folder
 from rl_training.config import EmbeddedGrpoConfig
@@ -88,6 +89,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parsed(argv)
     config = EmbeddedGrpoConfig.from_yaml(args.config)
     print(config, flush=True)
+    if learnt := set(args.evaluate) & set(config.splits):
+        raise MedReasonerError(f"{', '.join(learnt)} is learnt from and measures nothing", "evaluate another split")
     if args.dry_run:
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -50,10 +50,13 @@ class Feed:
         self.rows = [
             i
             for i, s in enumerate(samples)
-            if s["split"] == "train" and not s["dispersed"] and name_of(s, entries) is not None
+            if s["split"] in config.splits and not s["dispersed"] and name_of(s, entries) is not None
         ]
         counts = Counter(name_of(samples[i], entries) for i in self.rows)
-        self.weights = [counts[name_of(samples[i], entries)] ** -config.balance for i in self.rows]
+        self.weights = [
+            config.splits[samples[i]["split"]] * counts[name_of(samples[i], entries)] ** -config.balance
+            for i in self.rows
+        ]
         self.kinds = [kind_of(s) for s in samples]
         self.target_kinds: dict[str, set[str]] = {}
         for i in self.rows:

@@ -37,7 +37,12 @@ class SftConfig:
     mix: dict[str, float] = field(
         default_factory=lambda: {"implicit": 0.34, "visual": 0.18, "clinical": 0.18, "terse": 0.18, "explicit": 0.12}
     )
+    splits: dict[str, float] = field(default_factory=lambda: {"train": 1.0})  # drawn from, and weight of each target
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.splits or not set(self.splits) <= {"train", "val"}:
+            raise MedReasonerError(f"nothing is learnt from the splits {list(self.splits)}", "use train, val or both")
 
     @classmethod
     def from_yaml(cls, path: Path) -> SftConfig:
@@ -63,12 +68,13 @@ class EmbeddedGrpoConfig:
     clip_gradient: float = 1.0  # norm
     prompt: int = 208  # tokens of the longest prompt, 144 of them the picture's
     answer: int = 128  # tokens of the longest answer; longer ones are cut and earn nothing
-    absent_share: float = 0.12  # see SftConfig for this and the next four
+    absent_share: float = 0.12  # see SftConfig for this and what follows of the same name
     warp_share: float = 0.65
     warp_strength: float = 1.0  # of the moves, see rl_training.warp
     roughen: float = 0.25
     balance: float = 0.3
     max_question: int = 48
+    splits: dict[str, float] = field(default_factory=lambda: {"train": 1.0})
     validate_every: int = 100  # steps; 0: never
     validation_questions: int = 192
     seed: int = 0
@@ -86,6 +92,9 @@ class EmbeddedGrpoConfig:
                 f"{self.questions} questions do not divide into micro-batches of {self.micro_batch}",
                 "change micro_batch",
             )
+        self.supervised()  # refuses splits that nothing is learnt from
+        if self.validate_every and "val" in self.splits:
+            raise MedReasonerError("what is learnt from cannot validate", "set validate_every to 0, or leave val out")
 
     def supervised(self) -> SftConfig:
         """Return what the supervised stage's data and losses take, without its mask heads."""
@@ -97,6 +106,7 @@ class EmbeddedGrpoConfig:
             roughen=self.roughen,
             balance=self.balance,
             mask_layers=(),
+            splits=self.splits,
             seed=self.seed,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from medreasoner.contract.answer import AbsentAnswer, Answer, Box, GroundingAnswer, Point
 from medreasoner.contract.errors import CheckpointError, MedReasonerError
+from medreasoner.evaluation.cases import read_samples
 from medreasoner.expert import load_expert
 from medreasoner.folders import embedded_folder
 from medreasoner.picture import Picture
@@ -223,6 +225,26 @@ def test_listed_questions_that_no_picture_here_is_fit_for_are_left_out(collectio
         feed.batch(random.Random(0))
 
 
+def test_targets_are_drawn_from_the_named_splits_by_their_weight(collection: tuple[Path, Path, Path]) -> None:
+    data, _, base = collection
+    samples = [{**row, "split": ("train", "val", "test")[n % 3]} for n, row in enumerate(read_samples(data) * 9)]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    config = SftConfig(absent_share=0, splits={"train": 1, "val": 3})
+    feed, rng = Feed(samples, training_entries(data), training_absent(data), tokenizer, config), random.Random(0)
+    drawn = [samples[row]["split"] for _ in range(20) for row in feed.batch(rng).sample.tolist()]
+    assert drawn.count("test") == 0
+    targets = Counter(samples[row]["split"] for row in feed.rows)
+    expected = 3 * targets["val"] / (3 * targets["val"] + targets["train"])
+    assert drawn.count("val") / len(drawn) == pytest.approx(expected, abs=0.04)
+
+
+def test_no_split_that_is_learnt_from_is_evaluated(collection: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    fresh = Path(embedded_grpo.__file__).parent / "configs" / "embedded_grpo_fresh.yaml"
+    with pytest.raises(SystemExit):
+        command(collection, tmp_path / "run", fresh, "--evaluate", "val", "--dry-run")
+    command(collection, tmp_path / "run", fresh, "--evaluate", "test", "--dry-run")
+
+
 def command(collection: tuple[Path, Path, Path], out: Path, config: Path, *more: object) -> None:
     data, packed, base = collection
     embedded_grpo.main(
@@ -262,6 +284,9 @@ WRONG = {
     "nothing to learn from": ({}, "nothing is rewarded or taught"),
     "a group of one, whose deviation is not a number": ({"rewards": {"absent": 1}, "group": 1}, "group of one"),
     "batches that do not divide": ({"rewards": {"absent": 1}, "questions": 3, "micro_batch": 2}, "do not divide"),
+    "the test split": ({"rewards": {"absent": 1}, "splits": {"train": 1, "test": 1}}, "nothing is learnt from"),
+    "no split": ({"rewards": {"absent": 1}, "splits": {}}, "nothing is learnt from"),
+    "validation of what is learnt": ({"rewards": {"absent": 1}, "splits": {"val": 1}}, "cannot validate"),
 }
 
 
