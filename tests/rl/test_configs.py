@@ -30,7 +30,14 @@ STAGES = {
     "lingshu_7b_base": GrpoConfig,
     "qwen2_5_vl_3b_lora": GrpoConfig,
 }
-EMBEDDED = ("embedded_grpo", "embedded_grpo_hard", "embedded_grpo_mask", "embedded_more_sft")
+EMBEDDED = (
+    "embedded_grpo",
+    "embedded_grpo_fresh",
+    "embedded_grpo_hard",
+    "embedded_grpo_mask",
+    "embedded_more_sft",
+    "embedded_more_sft_fresh",
+)
 
 
 def read(name: str) -> Stage:
