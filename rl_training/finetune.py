@@ -19,12 +19,11 @@ from transformers import Trainer, TrainingArguments
 from medreasoner.contract.errors import MedReasonerError
 from rl_training.checkpoints import SafeCheckpoints
 from rl_training.config import FinetuneConfig
+from rl_training.coordinates import IGNORED, SoftNumbers, marked
 from rl_training.rows import Canvas
 from rl_training.running import command
 from rl_training.stage import Start, adapters, common_arguments, with_given_adapter
 from rl_training.watching import Progress, TimeLimit
-
-IGNORED = -100  # of cross-entropy
 
 
 class Teacher(SafeCheckpoints, Trainer):
@@ -49,8 +48,9 @@ class Lessons(Dataset[tuple[Canvas, int]]):
 class Batches:
     """Make the tensors of a batch: prompt and answer side by side, loss on the answer only."""
 
-    def __init__(self, processor: Any, model_config: Any, max_tokens: int) -> None:
-        self._processor, self._most = processor, max_tokens
+    def __init__(self, processor: Any, model_config: Any, max_tokens: int, soft: bool = False) -> None:
+        """Take the processor, the model's configuration, the most tokens, and whether coordinates are soft labels."""
+        self._processor, self._most, self._soft = processor, max_tokens, soft
         self._image_token = model_config.image_token_id
         self._merge = model_config.vision_config.spatial_merge_size
 
@@ -59,30 +59,29 @@ class Batches:
         shown = [canvas.shown(row).picture.pixels.copy() for canvas, row in lessons]
         pixels = self._processor.image_processor(images=shown, return_tensors="pt")
         pairs = [self._tokens(*one, grid) for one, grid in zip(lessons, pixels["image_grid_thw"], strict=True)]
-        longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
+        longest = max(len(prompt) + len(answer) for prompt, answer, _ in pairs)
         ids = torch.full((len(lessons), longest), self._processor.tokenizer.pad_token_id)
         labels, keep = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
-        for at, (prompt, answer) in enumerate(pairs):
+        for at, (prompt, answer, taught) in enumerate(pairs):
             end = len(prompt) + len(answer)
             ids[at, :end] = torch.tensor(prompt + answer)
-            labels[at, len(prompt) : end] = torch.tensor(answer)
+            labels[at, len(prompt) : end] = torch.tensor(taught)
             keep[at, :end] = 1
         kinds = (ids == self._image_token).int()  # 1 marks image tokens for the rotary positions
         return {"input_ids": ids, "attention_mask": keep, "labels": labels, "mm_token_type_ids": kinds, **pixels}
 
-    def _tokens(self, canvas: Canvas, row: int, grid: torch.Tensor) -> tuple[list[int], list[int]]:
+    def _tokens(self, canvas: Canvas, row: int, grid: torch.Tensor) -> tuple[list[int], list[int], list[int]]:
+        """Return the tokens of prompt and answer, and the answer's labels."""
         written = self._processor.apply_chat_template(canvas.turn(row), add_generation_prompt=True, tokenize=False)
         text = written.replace("<|image_pad|>", "<|image_pad|>" * (int(grid.prod()) // self._merge**2))
-        tokenizer = self._processor.tokenizer
-        prompt, answer = (
-            tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text, canvas.answer(row) + "<|im_end|>")
-        )
+        tokenizer, said = self._processor.tokenizer, canvas.answer(row) + "<|im_end|>"
+        prompt, answer = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text, said))
         if len(prompt) + len(answer) > self._most:
             raise MedReasonerError(
                 f"{canvas.rows[row].example.where}: prompt and answer have {len(prompt) + len(answer)} tokens",
                 f"raise max_tokens above {self._most}, or shorten the question",
             )
-        return prompt, answer
+        return prompt, answer, marked(tokenizer, said) if self._soft else answer
 
 
 def make_arguments(config: FinetuneConfig, run: Path) -> TrainingArguments:
@@ -99,10 +98,12 @@ def make_trainer(config: FinetuneConfig, start: Start, arguments: TrainingArgume
         model = get_peft_model(model, lora)
     if config.recompute and isinstance(model, PeftModel):
         model.enable_input_require_grads()
+    spread, canvas = config.number_spread, start.card.canvas
     return Teacher(
         model=model,
         args=arguments,
-        data_collator=Batches(start.processor, start.model.config, config.max_tokens),
+        compute_loss_func=SoftNumbers(start.processor.tokenizer, canvas, spread) if spread else None,
+        data_collator=Batches(start.processor, start.model.config, config.max_tokens, bool(spread)),
         train_dataset=Lessons(start.train),
         eval_dataset=None if start.validation is None else Lessons(start.validation),
         processing_class=start.processor,

@@ -111,6 +111,7 @@ class FinetuneConfig(Stage):
     warmup: float = 0.1
     batch: int = 16  # examples an update
     max_tokens: int = 2048  # prompt and answer; a longer example is an error
+    number_spread: float = 0.0  # canvas pixels: soft labels of coordinates that are one token each; 0: as other words
 
     @property
     def examples_per_update(self) -> int:

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Trainer
 
 from medreasoner.reasoner.card import ReasonerCard
-from rl_training.finetune import IGNORED, Batches, Lessons
+from rl_training.coordinates import IGNORED
+from rl_training.finetune import Batches, Lessons
 from rl_training.rows import Canvas, rows_of
 from rl_training.tiny import make_tiny
 from tests.collection import make_collection
