@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ def open_series(folder: Path) -> StoredImage:
     """Open the one series in a folder and the folders below it.
 
     Images none of which says where it lies, such as an ultrasound examination's stills, follow one another by their
-    InstanceNumber, like the frames of a film; the middle one's window serves all.
+    InstanceNumber, like the frames of a film; the middle one's window serves all. Files that were copied in twice count
+    once.
 
     Raises:
         ImageError: no image or several series inside, slices that make no volume (see `stack`), or a slice that
             cannot be read (see `read_dataset`, `read_values`).
     """
-    headers = _one_series(_image_headers(folder), folder)
+    headers = _without_copies(_one_series(_image_headers(folder), folder))
     if len(headers) == 1:
         return open_dicom(next(iter(headers)))
     with reading(folder, "a DICOM series", ONE_BY_ONE):
@@ -79,6 +81,28 @@ def _one_series(headers: Headers, folder: Path) -> Headers:
         f"{folder.name} holds {len(counts)} series: {', '.join(lines)}{more}",
         "pass the subfolder of one series, or move its files into a folder of their own",
     )
+
+
+def _without_copies(headers: Headers) -> Headers:
+    """The first of each set of files that are one instance, at one place, with the same decoded pixels.
+
+    The name alone does not tell, for some anonymisers give all slices one; nor do the bytes, for an archive may have
+    compressed one of two copies.
+    """
+    names = {
+        file: (str(header.get("SOPInstanceUID") or file), str(header.get("ImagePositionPatient")))
+        for file, header in headers.items()
+    }
+    shared = Counter(names.values())
+    first: dict[tuple[str, str, bytes], Path] = {}
+    for file, name in names.items():
+        first.setdefault((*name, _pixels_hash(file) if shared[name] > 1 else b""), file)
+    return {file: headers[file] for file in first.values()}
+
+
+def _pixels_hash(file: Path) -> bytes:
+    values = read_values(read_dataset(file), file)
+    return sha256(f"{values.shape}".encode() + values.tobytes()).digest()
 
 
 def _ordered(headers: Headers, folder: Path) -> tuple[list[Path], Matrix | None]:

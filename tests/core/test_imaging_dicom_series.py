@@ -12,7 +12,7 @@ from highdicom.spatial import PixelToReferenceTransformer
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import RLELossless, generate_uid
 
 from medreasoner.contract.answer import Point
 from medreasoner.contract.errors import ImageError
@@ -166,6 +166,31 @@ def test_stills_without_a_place_follow_one_another_by_number(modality: str, tmp_
     ]
 
 
+@pytest.mark.parametrize("changes", [{}, {"SOPInstanceUID": "1.2.3.4"}], ids=["names", "one name for all"])
+def test_a_slice_copied_in_twice_counts_once(changes: dict[str, str], tmp_path: Path) -> None:
+    folder = stack(tmp_path, [0.0, 3.0, 6.0], **changes)
+    shutil.copytree(folder, folder / "copied")
+    assert_each_slice_lies_where_its_own_file_says(folder)
+    assert open_image(folder).shape == (COLUMNS, ROWS, 3)
+
+
+def test_a_copy_that_an_archive_has_compressed_counts_once(tmp_path: Path) -> None:
+    folder = stack(tmp_path, [0.0, 3.0])
+    dataset = dcmread(folder / "001")
+    dataset.compress(RLELossless)
+    dataset.save_as(folder / "003")
+    assert open_image(folder).shape == (COLUMNS, ROWS, 2)
+
+
+def test_stills_copied_in_twice_count_once_and_a_film_is_one_image(tmp_path: Path) -> None:
+    for number in (1, 2):
+        projection(tmp_path / "stills" / str(number), "US", SeriesInstanceUID="1.2.3", InstanceNumber=number)
+    film = projection(tmp_path / "film", "US", frames=3)
+    shutil.copytree(tmp_path / "stills", tmp_path / "stills" / "copied")
+    shutil.copy(film, film.with_name("copied"))
+    assert [open_image(tmp_path / name).slice_count("stored") for name in ("stills", "film")] == [2, 3]
+
+
 def broken(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     """Folders that hold no single volume, and what the message must name."""
     first, second = slice_file([0.0, 0, 0]), slice_file([0.0, 0, 5])
@@ -179,6 +204,7 @@ def broken(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         "sideways jump": ([slice_file([x, 0, z]) for x, z in ((0.0, 0.0), (9.0, 5.0), (0.0, 10.0))], "evenly"),
         "other size": ([first, slice_file([0.0, 0, 5], Rows=6, PixelData=bytes(2 * 6 * COLUMNS))], "size"),
         "two series": ([first, second, slice_file([0.0, 0, 9], SeriesInstanceUID="1.2.3", Modality="CT")], "CT .*1 im"),
+        "one name": ([slice_file([0.0, 0, 0], n, SOPInstanceUID="1.2.3") for n in (0, 1)], "001 and 002|002 and 001"),
         "films": ([slice_file([0.0, 0, z], NumberOfFrames=2) for z in (0.0, 5.0)], "several frames"),
     }
     return {

@@ -34,7 +34,7 @@ _Stamp = tuple[Path, int, int]  # path, time of change in ns, size in bytes: a f
 
 
 class _Instance(NamedTuple):
-    """What a file is; two that agree in all three are copies. No series: it is no image."""
+    """What a file is; two that agree in all three are taken for copies when they are counted. No series: no image."""
 
     series: str = ""
     name: str = ""
@@ -69,13 +69,12 @@ class DicomFolderDatastore(DicomDatastore):
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for new and changed files; those seen before are not opened again. Of two copies the first counts."""
+        """Look for new and changed files; those seen before are not opened again."""
         with self._looking:
             seen = {s: self._seen[s] if s in self._seen else _instance_of(s[0]) for s in _stamps(self._studies)}
-            first = {instance: stamp for stamp, instance in reversed(list(seen.items()))}
             grouped: dict[str, list[_Stamp]] = {}
             for stamp, instance in seen.items():
-                if instance.series and first[instance] == stamp:
+                if instance.series:
                     grouped.setdefault(instance.series, []).append(stamp)
             before = {uid: known for uid, known in self._series.items() if known.stamps == grouped.get(uid)}
             self._series = {uid: before.get(uid) or _Series(stamps) for uid, stamps in grouped.items()}
@@ -109,8 +108,9 @@ class DicomFolderDatastore(DicomDatastore):
     def image_facts(self, image_id: str) -> dict[str, Any]:
         with self._looking:
             found = self._found(image_id)
+            instances = len({self._seen[stamp] for stamp in found.stamps})
         header = read_attributes(found.files[0])
-        return {**{word: str(header.get(word) or "") for word in _INFO}, "instances": len(found.files)}
+        return {**{word: str(header.get(word) or "") for word in _INFO}, "instances": instances}
 
     def subject_of(self, image_id: str) -> str:
         with self._looking:
