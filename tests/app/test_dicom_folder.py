@@ -126,12 +126,12 @@ def test_a_copy_of_a_file_is_no_second_slice(studies: Path, one_name: bool) -> N
 
 
 def test_two_images_with_one_name_at_one_place_are_not_taken_for_copies(studies: Path) -> None:
-    image_id = by_modality(opened(studies))["CT"]
     twin = dcmread(next(file for file in (studies / "mixed").iterdir() if not file.suffix))
     twin.PixelData = bytes(len(twin.PixelData))
     twin.save_as(studies / "twin")
+    store = opened(studies)
     with pytest.raises(ImageError, match="several slices at one place"):
-        open_image(Path(opened(studies).get_image_uri(image_id)))
+        open_image(Path(store.get_image_uri(str(twin.SeriesInstanceUID))))
 
 
 def test_a_folder_of_links_that_broke_off_is_made_again(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
