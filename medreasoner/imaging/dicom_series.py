@@ -109,8 +109,7 @@ def _ordered(headers: Headers, folder: Path) -> tuple[list[Path], Matrix | None]
     files = list(headers)
     if any(frame_count(header) > 1 for header in headers.values()):
         raise ImageError(f"{folder.name} holds {len(files)} files of several frames each", ONE_BY_ONE)
-    if len({(header.Rows, header.Columns, header.get("SamplesPerPixel")) for header in headers.values()}) > 1:
-        raise ImageError(f"the slices of {folder.name} differ in size", ONE_BY_ONE)
+    _check_sizes(headers, folder)
     planes, lost = [], []
     for file, header in headers.items():
         with reading(file, "DICOM", COPY_AGAIN):
@@ -129,6 +128,24 @@ def _ordered(headers: Headers, folder: Path) -> tuple[list[Path], Matrix | None]
     return [files[n] for n in order], index_to_lps
 
 
+def _check_sizes(headers: Headers, folder: Path) -> None:
+    """One size for all: a mask lies on one grid, and a still padded to another's size is not what was taken."""
+    sizes = {
+        file: (header.Columns, header.Rows, header.get("SamplesPerPixel") or 1) for file, header in headers.items()
+    }
+    counts = Counter(sizes.values())
+    if len(counts) > 1:
+        listed = ", ".join(
+            f"{count} of {columns} x {rows}{' in colour' if samples > 1 else ''}"
+            for (columns, rows, samples), count in counts.most_common(8)
+        )
+        raise ImageError(
+            f"the images in {folder.name} differ in size: {listed}",
+            f"ask about one file by itself, such as {min(sizes).relative_to(folder).as_posix()}, "
+            "or move the files of one size into a folder of their own",
+        )
+
+
 def _slices(files: list[Path], folder: Path) -> NDArray[Any]:
     """Read the files into one (k, rows, columns[, 3]) array, widened where a slice needs more room."""
     volume: NDArray[Any] = np.empty(0)
@@ -137,7 +154,7 @@ def _slices(files: list[Path], folder: Path) -> NDArray[Any]:
         if k == 0:
             volume = np.empty((len(files), *values.shape), values.dtype)
         if values.shape != volume.shape[1:]:
-            raise ImageError(f"the slices of {folder.name} differ in size", ONE_BY_ONE)
+            raise ImageError(f"the images in {folder.name} differ in size", ONE_BY_ONE)
         common = np.result_type(volume, values)
         if common != volume.dtype:
             volume = volume.astype(common)

@@ -191,6 +191,22 @@ def test_stills_copied_in_twice_count_once_and_a_film_is_one_image(tmp_path: Pat
     assert [open_image(tmp_path / name).slice_count("stored") for name in ("stills", "film")] == [2, 3]
 
 
+def test_stills_of_several_sizes_can_be_asked_about_as_the_hint_says(tmp_path: Path) -> None:
+    """As an ultrasound machine's screen, its zoom and its report page."""
+    for number, rows in enumerate((30, 40, 40)):
+        file = projection(tmp_path / str(number), "US", SeriesInstanceUID="1.2.3", InstanceNumber=number)
+        dataset = dcmread(file)
+        dataset.Rows, dataset.PixelData = rows, bytes(3 * rows * dataset.Columns)
+        dataset.save_as(file)
+    with pytest.raises(ImageError, match="differ in size: 2 of 36 x 40 in colour, 1 of 36 x 30 in colour") as refused:
+        open_image(tmp_path)
+    named = next(word.rstrip(",") for word in refused.value.hint.split() if word.startswith("0/"))
+    assert open_image(tmp_path / named).shape == (36, 30, 1)
+    for number in ("1", "2"):
+        shutil.move(tmp_path / number, tmp_path / "one size" / number)
+    assert open_image(tmp_path / "one size").shape == (36, 40, 2)
+
+
 def broken(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     """Folders that hold no single volume, and what the message must name."""
     first, second = slice_file([0.0, 0, 0]), slice_file([0.0, 0, 5])
