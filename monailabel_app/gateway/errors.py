@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import uuid
@@ -74,6 +75,12 @@ class TooLarge(Refusal):
     """More bytes than the server takes."""
 
     status = 413
+
+
+class NoRoom(Refusal):
+    """The server's disk is full."""
+
+    status = 507
 
 
 class Unavailable(Refusal):
@@ -150,7 +157,16 @@ async def reply(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": what, "hint": hint, "kind": kind}, status, headers)
 
 
-EXPECTED = {HTTPException: reply, MedReasonerError: reply, MONAILabelException: reply}
+async def full_disk(request: Request, error: OSError) -> JSONResponse:
+    """Say that there is no room; any other error of the operating system is a bug, as it was."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise error
+    log.error("no room for %s %s: %s", request.method, request.url.path, error)
+    hint = "tell the server's administrator to make room, then send it again"
+    return await reply(request, NoRoom("the server's disk is full, and nothing was kept", hint))
+
+
+EXPECTED = {HTTPException: reply, MedReasonerError: reply, MONAILabelException: reply, OSError: full_disk}
 
 
 class UnexpectedErrors:

@@ -7,11 +7,12 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from medreasoner.contract.label import LabelRecord
 from monailabel_app.gateway.errors import Refusal
@@ -33,31 +34,33 @@ async def save_label(request: Request) -> Response:
 
 
 def label_file(request: Request) -> Response:
-    """The label's file (GET), or whether there is one (HEAD)."""
-    return FileResponse(path := _known(request), filename=path.name)
+    """The label's file (GET), or whether there is one (HEAD); read at once, for a later save removes it."""
+    name, content = service(request).application.datastore().label_content(*_known(request))
+    headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name)}"}
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 def label_info(request: Request) -> Response:
     """What was saved beside a label: its record, names of segments, when."""
-    _known(request)
-    store, query = service(request).application.datastore(), request.query_params
-    return JSONResponse(without_paths(store.get_label_info(query["label"], query["tag"])))
+    store = service(request).application.datastore()
+    return JSONResponse(without_paths(store.get_label_info(*_known(request))))
 
 
 def remove_label(request: Request) -> Response:
     """Delete a label."""
-    _known(request, "id")
-    here, query = service(request), request.query_params
-    here.audit.write("removal", request.state.user.name, image=query["id"], tag=query["tag"])
-    here.application.datastore().remove_label(query["id"], query["tag"])
+    here, (image, tag) = service(request), _known(request, "id")
+    here.audit.write("removal", request.state.user.name, image=image, tag=tag)
+    here.application.datastore().remove_label(image, tag)
     return JSONResponse({})
 
 
-def _known(request: Request, name: str = "label") -> Path:
-    """The path of the label that the query names; raises `NotFound`, or the datastore's own error of that status."""
+def _known(request: Request, name: str = "label") -> tuple[str, str]:
+    """Image and tag of the label that the query names; raises `NotFound`, or the datastore's own of that status."""
     store, query = service(request).application.datastore(), request.query_params
     tag = checked_tag(query.get("tag", ""))
-    return Path(store.get_label_uri(known_image(store, query.get(name) or query.get("image", "")), tag))
+    image = known_image(store, query.get(name) or query.get("image", ""))
+    store.get_label_uri(image, tag)  # says when there is none
+    return image, tag
 
 
 def _checked(text: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import httpx
 import nibabel
 import nrrd
 import numpy as np
@@ -26,6 +27,7 @@ from monailabel_app.lib.datastore.label_shelf import FOLDER, LabelShelf, Unknown
 from monailabel_app.lib.datastore.local import LocalDatastore, open_local
 from monailabel_app.lib.datastore.shelved import UnknownImage
 from monailabel_app.lib.settings import Settings
+from tests.app.small import SmallApplication, served
 
 RECORD = LabelRecord(
     question="Where is the liver?",
@@ -309,11 +311,41 @@ def test_no_room_is_an_error_and_leaves_the_label_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MedReasonerError, match="No space left"):
+    with pytest.raises(MedReasonerError, match="No space left") as refused:
         store.save_label("case a", str(mask_file(tmp_path, 2)), "final", with_record())
+    assert refused.value.status == 507
     monkeypatch.undo()
     assert np.asarray(nibabel.load(store.get_label_uri("case a", "final")).dataobj).max() == 1
     assert len(list((studies / FOLDER / "final").iterdir())) == 2
+
+
+def test_a_label_that_is_saved_anew_while_it_is_downloaded_comes_whole(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the first looks for its file is followed by a save, which removes that file."""
+    store, file, looks = open_local(studies), LabelShelf.file, iter((2, 3))
+    store.save_label("case a", str(mask_file(tmp_path)), "final", with_record())
+
+    def overtaken(shelf: LabelShelf, *label: str) -> Path:
+        path = file(shelf, *label)
+        if value := next(looks, 0):
+            store.save_label("case a", str(mask_file(tmp_path, value)), "final", with_record())
+        return path
+
+    application = SmallApplication()
+    application.store = store
+    with served(application) as url:
+        monkeypatch.setattr(LabelShelf, "file", overtaken)
+        reply = httpx.get(f"{url}/datastore/label", params={"label": "case a", "tag": "final"})
+    assert reply.content == mask_file(tmp_path, 3).read_bytes(), reply.text
+
+
+def test_a_mask_that_someone_took_away_is_missed_with_what_to_do(studies: Path, tmp_path: Path) -> None:
+    store = open_local(studies)
+    store.save_label("case a", str(mask_file(tmp_path)), "final", with_record())
+    Path(store.get_label_uri("case a", "final")).unlink()
+    with pytest.raises(MedReasonerError, match="mask of case a is gone"):
+        store.get_label("case a", "final")
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.nightly)])

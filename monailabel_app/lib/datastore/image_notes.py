@@ -11,6 +11,7 @@ from typing import Any
 
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.durable import write_durably
+from monailabel_app.lib.datastore.label_shelf import NotWritten
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,13 @@ class ImageNotes:
             return self._notes().get(image_id, {})
 
     def add(self, image_id: str, info: Mapping[str, Any]) -> None:
-        """Add to an image's notes, in place of what has the same keys; raises `MedReasonerError` where that fails."""
+        """Add to an image's notes, in place of what has the same keys; raises `NotWritten` where that fails."""
         with self._lock:
             notes = {**self.of(image_id), **info}
             try:
                 write_durably(self._file(image_id), json.dumps(notes, indent=2).encode())
             except OSError as error:
-                raise MedReasonerError(
+                raise NotWritten(
                     f"what is noted of an image cannot be written: {error.strerror}", "make room or check who may write"
                 ) from error
             self._notes()[image_id] = notes

@@ -33,6 +33,12 @@ class UnknownLabel(MedReasonerError):
     status = 404
 
 
+class NotWritten(MedReasonerError):
+    """The disk does not take what should be kept."""
+
+    status = 507
+
+
 class LabelShelf:
     """The labels in one folder. One process writes; its threads may."""
 
@@ -53,7 +59,8 @@ class LabelShelf:
             info: JSON values.
 
         Raises:
-            MedReasonerError: a name that could not be one, or a folder that cannot be written.
+            NotWritten: the folder is full, or closed to this server.
+            MedReasonerError: a name that could not be one.
         """
         entry = self._entry(image_id, tag)
         version = uuid.uuid4().hex[:8]
@@ -65,7 +72,7 @@ class LabelShelf:
                     write_durably(entry.parent / names[name.partition(".")[0]], content)
                 write_durably(entry, json.dumps({"files": names, "info": info}, indent=2).encode())
             except OSError as error:
-                raise MedReasonerError(
+                raise NotWritten(
                     f"the label of {image_id} cannot be written: {error.strerror}", "make room or check who may write"
                 ) from error
             self._drop(entry, before)
@@ -98,6 +105,22 @@ class LabelShelf:
         if found is None:
             raise UnknownLabel(f"the label of {image_id} has no {name}", "save the label again")
         return entry.parent / str(found)
+
+    def content(self, image_id: str, tag: str, name: str = MASK) -> tuple[str, bytes]:
+        """Return a label's file by name and content, whole also while the label is saved anew.
+
+        Raises:
+            UnknownLabel: there is no such label, or it has gone meanwhile.
+            MedReasonerError: its file was taken away by someone else.
+        """
+        path = self.file(image_id, tag, name)
+        while True:
+            try:
+                return path.name, path.read_bytes()
+            except FileNotFoundError as error:
+                before, path = path, self.file(image_id, tag, name)
+                if path == before:  # no later save explains it
+                    raise MedReasonerError(f"the {name} of {image_id} is gone", "save the label again") from error
 
     def info(self, image_id: str, tag: str) -> dict[str, Any]:
         """Return what is known of a label; raises `UnknownLabel`."""

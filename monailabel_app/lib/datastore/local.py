@@ -76,6 +76,8 @@ class LocalDatastore(ShelvedDatastore):
 
         Raises:
             ImageError: it cannot be opened, there is one of this id already, or the id cannot be a file's name.
+            NotWritten: there is no room for what is noted of it; then the image is not kept either.
+            OSError: there is no room for the image.
         """
         source = Path(image_filename)
         ending = _ending(source.name)
@@ -86,8 +88,13 @@ class LocalDatastore(ShelvedDatastore):
         with self._adding:
             if name in self._files():
                 raise ImageError(f"there is an image {name} already", "store it under another id")
-            copy_durably(source, self._studies / f"{name}{ending}")
-        self.update_image_info(name, image_info or {})
+            path = self._studies / f"{name}{ending}"
+            copy_durably(source, path)
+            try:
+                self.update_image_info(name, image_info or {})
+            except BaseException:
+                path.unlink()
+                raise
         return name
 
     def remove_image(self, image_id: str) -> None:

@@ -112,7 +112,11 @@ class ShelvedDatastore(Datastore):
         return self.get_labels_by_image_id(image_id).get(tag, "")
 
     def get_label(self, label_id: str, label_tag: str, params: Any = None) -> Any:  # noqa: ARG002
-        return self._labels.file(label_id, label_tag).read_bytes()
+        return self.label_content(label_id, label_tag)[1]
+
+    def label_content(self, label_id: str, label_tag: str) -> tuple[str, bytes]:
+        """Return a label's mask file by name and content; errors as those of `LabelShelf.content`."""
+        return self._labels.content(label_id, label_tag)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         return str(self._labels.file(label_id, label_tag))
@@ -144,8 +148,8 @@ class ShelvedDatastore(Datastore):
             for image in cases:
                 for file in self.files_of(image):
                     pack.write(file, f"images/{image}/{file.name}")
-                label = self._labels.file(image, FINAL)
-                pack.write(label, f"labels/{label.name}")
+                name, content = self._labels.content(image, FINAL)
+                pack.writestr(f"labels/{name}", content)
         return target.name
 
     def status(self) -> dict[str, Any]:
