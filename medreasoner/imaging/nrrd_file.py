@@ -18,13 +18,19 @@ from medreasoner.picture import Matrix
 HINT = "save it again as .nrrd, or copy the file (and the data file beside a .nhdr) again"
 ONE_VOLUME = "save the volume you want as a file of its own, for example with 3D Slicer's Sequences module"
 SPATIAL_KINDS = ("domain", "space", "???", "none")
-SIGNS = {  # what turns the file's space into LPS
+SIGNS = {  # what turns the file's space, in small letters, into LPS
     "left-posterior-superior": (1, 1, 1),
-    "LPS": (1, 1, 1),
+    "lps": (1, 1, 1),
     "right-anterior-superior": (-1, -1, 1),
-    "RAS": (-1, -1, 1),
+    "ras": (-1, -1, 1),
     "left-anterior-superior": (1, -1, 1),
-    "LAS": (1, -1, 1),
+    "las": (1, -1, 1),
+}
+MM = {  # what turns `space units` into mm; not "m", which is all that an ASCII header leaves of "µm"
+    **dict.fromkeys(("", "???", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("meter", "meters", "metre", "metres"), 1000.0),
+    **dict.fromkeys(("um", "micron", "microns", "micrometer", "micrometers"), 0.001),
 }
 
 
@@ -34,7 +40,8 @@ def open_nrrd(path: Path) -> StoredImage:
     A file without an anatomical space does not say how it lies in the patient: it has no geometry.
 
     Raises:
-        ImageError: not NRRD, damaged, too large, of four or more dimensions, or with a singular geometry.
+        ImageError: not NRRD, damaged, too large, of four or more dimensions, measured in a unit not in `MM`, or with a
+            singular geometry.
     """
     with reading(path, "NRRD", HINT):
         header: dict[str, Any] = nrrd.read_header(str(path))
@@ -43,9 +50,9 @@ def open_nrrd(path: Path) -> StoredImage:
         stored, _ = nrrd.read(str(path), index_order="F")
         spatial, colour = _axes(header, sizes, path)
         values = _three_axes(stored, spatial, colour, path)
-        steps = _steps(header, spatial)
+        to_lps_mm = _to_lps_mm(header, path)
         i, j, k = (*_lengths(header, spatial), 1.0, 1.0)[:3]
-        index_to_lps = None if steps is None else _affine(header, steps)
+        index_to_lps = None if to_lps_mm is None else _affine(header, spatial, to_lps_mm)
     return volume_image(path, values, index_to_lps, (i, j, k))
 
 
@@ -82,24 +89,32 @@ def _three_axes(stored: NDArray[Any], spatial: list[int], colour: int | None, pa
     return over_black(colours) if colours.shape[-1] == 4 else colours
 
 
-def _steps(header: dict[str, Any], spatial: list[int]) -> NDArray[np.float64] | None:
-    """(n, 3) steps of the spatial axes in the file's own space; None where that is not anatomical."""
-    directions = header.get("space directions")
-    if directions is None or header.get("space") not in SIGNS:
+def _to_lps_mm(header: dict[str, Any], path: Path) -> NDArray[np.float64] | None:
+    """(3,) factors from the file's own space to LPS mm; None where that is not anatomical."""
+    signs = SIGNS.get(str(header.get("space")).lower())
+    if signs is None or header.get("space directions") is None:
         return None
-    steps = np.asarray([directions[axis] for axis in spatial], float)
-    return steps if np.isfinite(steps).all() else None
+    units = [str(unit).strip() for unit in header.get("space units") or ["mm"] * 3]
+    unknown = sorted({unit for unit in units if unit.lower() not in MM})
+    if unknown:
+        raise ImageError(
+            f"{path.name} measures space in {unknown[0]!r}, which is not known here",
+            "save it again in mm, or correct the line 'space units' of its header",
+        )
+    return np.multiply(signs, [MM[unit.lower()] for unit in units])
 
 
-def _affine(header: dict[str, Any], steps: NDArray[np.float64]) -> Matrix:
-    """IJK to LPS mm; a single slice gets a third step of 1 mm along its normal."""
+def _affine(header: dict[str, Any], spatial: list[int], to_lps_mm: NDArray[np.float64]) -> Matrix | None:
+    """IJK to LPS mm, or None where an axis has no direction; a single slice gets a third step of 1 mm, its normal."""
+    steps = np.asarray([header["space directions"][axis] for axis in spatial], float) * to_lps_mm
+    if not np.isfinite(steps).all():
+        return None
     if len(steps) == 2:
         normal = np.cross(steps[0], steps[1])
         steps = np.vstack([steps, normal / np.linalg.norm(normal)])
     affine = np.eye(4)
-    signs = np.asarray(SIGNS[header["space"]], float)
-    affine[:3, :3] = steps.T * signs[:, None]
-    affine[:3, 3] = np.asarray(header.get("space origin", np.zeros(3)), float) * signs
+    affine[:3, :3] = steps.T
+    affine[:3, 3] = np.asarray(header.get("space origin", np.zeros(3)), float) * to_lps_mm
     return affine
 
 

@@ -52,6 +52,7 @@ def text_nrrd(sizes: str = "4 5 6", kind: str = "short", extra: str = "") -> byt
     return f"NRRD0004\n{lines}{extra}\n".encode()
 
 
+PATIENT = "space: LPS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
 OTHERS = {
     "text.nii": (b"not a volume", "known kind"),
     "text.png": (b"not a picture", "known kind"),
@@ -74,6 +75,8 @@ OTHERS = {
     "film.nrrd": (text_nrrd("2 4 5 6", extra="kinds: list domain domain domain\n") + bytes(480), "3 dimensions"),
     "four.nrrd": (text_nrrd("2 4 5 6") + bytes(480), "3 dimensions"),
     "vectors.nrrd": (text_nrrd("3 4 5 6", extra="kinds: vector domain domain domain\n") + bytes(720), "3 numbers"),
+    "inches.nrrd": (text_nrrd(extra=f'{PATIENT}space units: "mm" "mm" "inch"\n') + bytes(240), "'inch'"),
+    "micro sign.nrrd": (text_nrrd(extra=f'{PATIENT}space units: "µm" "µm" "µm"\n') + bytes(240), "'m'"),
     "lonely.nhdr": (text_nrrd(extra="data file: gone.raw\n"), "gone.raw"),
     "cut.png": (png()[:300], "."),
     "cut.jpg": (b"\xff\xd8\xff\xe0" + bytes(30), "."),

@@ -21,7 +21,7 @@ LEVELS = np.random.default_rng(7).integers(0, 256, SHAPE).astype(np.uint8)
 TURNED = Rotation.from_euler("xyz", (5, 15, 25), degrees=True).as_matrix() * [0.7, 1.3, 2.5]
 
 
-@pytest.mark.parametrize("space", ["left-posterior-superior", "right-anterior-superior", "left-anterior-superior"])
+@pytest.mark.parametrize("space", ["left-posterior-superior", "Right-Anterior-Superior", "LAS", "lps", "Ras"])
 def test_nrrd_spaces_agree_with_itk(space: str, tmp_path: Path) -> None:
     header = {"space": space, "space directions": TURNED, "space origin": [1.0, 2.0, 3.0]}
     nrrd.write(str(tmp_path / "volume.nrrd"), LEVELS, header)
@@ -29,6 +29,28 @@ def test_nrrd_spaces_agree_with_itk(space: str, tmp_path: Path) -> None:
     picture = open_image(tmp_path / "volume.nrrd").picture("coronal")
     index = picture.index_of(Point(2, 5)).tolist()
     np.testing.assert_allclose(picture.lps_of(Point(2, 5)), expected.TransformContinuousIndexToPhysicalPoint(index))
+
+
+@pytest.mark.parametrize(
+    ("units", "in_mm"),
+    [
+        (["mm", "mm", "mm"], (1, 1, 1)),
+        (["Millimeter"] * 3, (1, 1, 1)),
+        (["cm", "cm", "cm"], (10, 10, 10)),
+        (["meter", "Metre", "meters"], (1000, 1000, 1000)),
+        (["micron", "microns", "um"], (0.001, 0.001, 0.001)),
+        (["cm", "mm", "cm"], (10, 1, 10)),  # one for each axis of space, so that they may differ
+        (["", "???", "mm"], (1, 1, 1)),  # "not known" in the format's words: mm, as without the field
+    ],
+)
+def test_nrrd_units_become_mm(units: list[str], in_mm: tuple[float, ...], tmp_path: Path) -> None:
+    """The same place in mm by ITK, which does not look at the units."""
+    header = {"space": "RAS", "space directions": TURNED, "space origin": [1.0, 2.0, 3.0]}
+    nrrd.write(str(tmp_path / "plain.nrrd"), LEVELS, header)
+    nrrd.write(str(tmp_path / "volume.nrrd"), LEVELS, {**header, "space units": units})
+    plain = sitk.ReadImage(str(tmp_path / "plain.nrrd")).TransformContinuousIndexToPhysicalPoint([1.0, 2.5, 3.0])
+    actual = open_image(tmp_path / "volume.nrrd").index_to_lps @ [1.0, 2.5, 3.0, 1.0]
+    np.testing.assert_allclose(actual[:3], np.multiply(plain, in_mm), rtol=1e-9)
 
 
 @pytest.mark.parametrize("unit", ["mm", "micron", "meter"])
