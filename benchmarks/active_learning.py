@@ -35,10 +35,11 @@ import torch
 from benchmarks.figures import print_figures
 from benchmarks.learning.curve import figures, table
 from benchmarks.learning.department import ARMS, SMALL, TINY, Department, Plan, queue
-from benchmarks.learning.draws import disagreement, for_size
+from benchmarks.learning.draws import disagreement, sizes
 from benchmarks.learning.small_student import SmallStudent
 from benchmarks.learning.student import ReasonerStudent, Student
 from medreasoner.durable import write_durably
+from monailabel_app.lib.activelearning.ranking import among_like_sizes
 from rl_training.config.reading import read_yaml
 
 Record = dict[str, Any]
@@ -76,7 +77,7 @@ def scores(student: Student, arm: str, rows: list[int], chance: Random) -> list[
         return [-c for c in student.answer(rows, questions).confidence]
     drawn = student.answer(rows, questions, student.plan.draws, chance.randrange(2**31))
     found = [disagreement(boxes) for boxes in drawn.boxes]
-    return for_size(found, drawn.boxes) if arm == "disagreement_for_size" else found
+    return among_like_sizes(found, sizes(drawn.boxes)) if arm == "disagreement_for_size" else found
 
 
 def next_round(student: Student, branch: Branch) -> Record:

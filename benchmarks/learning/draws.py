@@ -7,7 +7,7 @@ its reasoning until it ends it, then all write the four numbers together, so not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -151,21 +151,6 @@ def disagreement(boxes: list[Box]) -> float:
     return 1 - sum(overlaps) / len(overlaps)
 
 
-def for_size(scores: list[float], drawn: list[list[Box]], groups: int = 5) -> list[float]:
-    """Return each score's rank, in [0, 1), among those whose drawn boxes are of like size.
-
-    Small boxes miss each other more easily than large ones, so by disagreement alone the small come first.
-
-    Args:
-        scores: of each question.
-        drawn: boxes of each question.
-        groups: into which questions are divided by the mean area of their boxes, as equal in number as can be.
-    """
-    areas = [sum(box.area for box in boxes) / len(boxes) for boxes in drawn]
-    by_area = sorted(range(len(scores)), key=lambda i: areas[i])
-    ranks = [0.0] * len(scores)
-    ends = [len(scores) * group // groups for group in range(groups + 1)]
-    for begin, end in pairwise(ends):
-        for place, i in enumerate(sorted(by_area[begin:end], key=lambda i: scores[i])):
-            ranks[i] = place / (end - begin)
-    return ranks
+def sizes(drawn: list[list[Box]]) -> list[float]:
+    """Return the mean area of each question's boxes, in square pixels of the canvas."""
+    return [sum(box.area for box in boxes) / len(boxes) for boxes in drawn]

@@ -27,6 +27,7 @@ from monailabel_app.gateway.lanes import Lanes
 from monailabel_app.gateway.service import Service
 from monailabel_app.lib.activelearning.idle import IdleScoring
 from monailabel_app.lib.activelearning.questions import NOTE, AskedBefore, NoQuestion
+from monailabel_app.lib.activelearning.score_notes import questions_of, with_first
 from monailabel_app.lib.activelearning.scores import AnswerScores, key_picture
 from monailabel_app.lib.activelearning.worklist import OTHER, Worklist
 from monailabel_app.lib.datastore import open_datastore
@@ -106,12 +107,14 @@ def test_a_score_says_what_was_asked_where_and_what_came_back(store: ShelvedData
         "axis": "stored",
         "slice_index": 0,
         "boxes": [[1, 1, 7, 7], None, [1, 1, 7, 7]],
+        "size": 0.5625,  # 6 x 6 of 8 x 8; "absent" has none
+        "others": [],
         "reasoner_sha256": "a" * 64,
         "questions_sha256": "c" * 64,
     }
 
 
-def test_of_several_questions_the_one_with_the_widest_spread_is_kept(store: ShelvedDatastore) -> None:
+def test_of_several_questions_the_one_with_the_widest_spread_comes_first(store: ShelvedDatastore) -> None:
     class Torn(Drawing):
         def samples(self, question: str, *rest: Any) -> Iterator[Reply]:
             self.answers = (found(BOX), AbsentAnswer("No.")) if question == "Which?" else (found(BOX),)
@@ -122,7 +125,25 @@ def test_of_several_questions_the_one_with_the_widest_spread_is_kept(store: Shel
     scores.score("a", store)
     assert reasoner.drawn == ["Where?", "Where?", "Which?", "Which?", "How?", "How?"], "at most three questions"
     note = store.notes()["a"][NOTE]
-    assert (note["question"], note["scores"]["disagreement"]) == ("Which?", 1.0)
+    kept = [(asked["question"], asked["scores"]["disagreement"], asked["size"]) for asked in questions_of(note)]
+    assert kept == [("Which?", 1.0, 0.5625), ("Where?", 0.0, 0.5625), ("How?", 0.0, 0.5625)]
+    assert note["question"] == "Which?"
+
+
+def test_another_question_is_put_first_and_back() -> None:
+    asked = [{"question": q, "scores": {"disagreement": 0.5}, "size": 0.1, "boxes": []} for q in "abc"]
+    note = {**asked[0], "axis": "axial", "reasoner_sha256": "x", "others": asked[1:]}
+    turned = with_first(note, 2)
+    assert [q["question"] for q in questions_of(turned)] == ["c", "a", "b"]
+    assert (turned["question"], turned["axis"], turned["reasoner_sha256"]) == ("c", "axial", "x")
+    assert [q["question"] for q in questions_of(with_first(turned, 1))] == ["a", "c", "b"]
+
+
+def test_an_older_note_holds_one_question_without_a_size() -> None:
+    note = {"scores": {"disagreement": 0.5}, "question": "Where?", "boxes": [None], "at": "2026-11-28"}
+    assert questions_of(note) == [{"scores": {"disagreement": 0.5}, "question": "Where?", "boxes": [None]}]
+    assert with_first(note, 0) == {**note, "others": []}
+    assert questions_of({}) == []
 
 
 def test_the_slice_is_the_middle_one_or_that_of_an_earlier_label(tmp_path: Path) -> None:
@@ -397,7 +418,7 @@ def test_a_server_answers_while_it_scores_and_hands_out_the_worst_case(scoring_s
         notes = noted(scoring_server)
         assert all(note["question"] == QUESTION and len(note["boxes"]) == 2 for note in notes.values())
         first, second = (client.post("/activelearning/disagreement").json() for _ in range(2))
-    left = {image: note["scores"]["disagreement"] for image, note in notes.items() if image != early["id"]}
+    left = {image: note["scores"]["disagreement"] for image, note in notes.items() if image != early["id"]}  # one size
     assert first["note"] == "3 of 3 scored"
     assert first[NOTE]["question"] == QUESTION
     assert first["id"] == max(sorted(left), key=lambda image: left[image])

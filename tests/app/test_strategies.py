@@ -18,13 +18,16 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
+from scipy.stats import rankdata
 
 from medreasoner.contract.answer import AbsentAnswer, Box, GroundingAnswer, Point
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import LabelRecord
 from medreasoner.pipeline import Grounding
-from monailabel_app.lib.activelearning.agreement import disagreement, low_confidence
+from monailabel_app.lib.activelearning.agreement import box_size, disagreement, low_confidence
 from monailabel_app.lib.activelearning.questions import NOTE, AskedBefore
+from monailabel_app.lib.activelearning.ranking import among_like_sizes, as_they_are, ranks_within, size_groups
+from monailabel_app.lib.activelearning.score_notes import questions_of
 from monailabel_app.lib.activelearning.strategies import ENOUGH, LATELY, First, Random, Worst
 from monailabel_app.lib.activelearning.worklist import EXAMPLE, Worklist, WorklistError
 from monailabel_app.lib.datastore import open_datastore
@@ -133,6 +136,68 @@ def test_one_answer_cannot_disagree_and_confidence_is_a_mean() -> None:
     assert low_confidence([answer(LEFT, 0.9), answer(None, 0.3)]) == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        ([answer(LEFT), answer(ALL)], 0.75),
+        ([answer(LEFT), answer(None)], 0.5),  # of those that are boxes
+        ([answer(None)], 0.0),
+    ],
+)
+def test_size_is_the_mean_share_of_the_picture(drawn: list[Grounding], expected: float) -> None:
+    assert box_size(drawn) == pytest.approx(expected)
+
+
+# Among boxes of like size
+
+
+@pytest.mark.parametrize(
+    ("scores", "groups", "expected"),
+    [
+        ([0.9, 0.1, 0.5], "aaa", [5 / 6, 1 / 6, 0.5]),
+        ([0.9, 0.1, 0.5, 0.2], "abab", [0.75, 0.25, 0.25, 0.75]),  # each among its own
+        ([0.5, 0.5, 0.1, 0.9], "aaaa", [0.5, 0.5, 0.125, 0.875]),  # equal ones share
+        ([0.3], "a", [0.5]),
+        ([], "", []),
+    ],
+)
+def test_ranks_within_groups(scores: list[float], groups: str, expected: list[float]) -> None:
+    assert ranks_within(scores, groups) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("among", ["aaaaaaa", "aabbabb"])
+def test_ranks_are_those_of_scipy(among: str) -> None:
+    scores = np.array([0.4, 0.1, 0.4, 0.9, 0.4, 0.0, 1.0])
+    found = np.array(ranks_within(scores.tolist(), among))
+    for group in set(among):
+        own = np.array([member == group for member in among])
+        assert found[own] == pytest.approx((rankdata(scores[own]) - 0.5) / own.sum())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups", "expected"),
+    [
+        ([0.5, 0.1, 0.4, 0.2, 0.3] * 2, 2, [1, 0, 1, 0, 0, 1, 0, 1, 0, 1]),  # the smaller half, in whatever order
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 5, [0, 0, 0, 0, 0]),  # too few for a second group
+        ([None, 0.1, None], 5, [-1, 0, -1]),
+        ([None, None], 5, [-1, -1]),
+    ],
+)
+def test_size_groups(sizes: list[float | None], groups: int, expected: list[int]) -> None:
+    assert size_groups(sizes, groups) == expected
+
+
+def test_small_and_large_boxes_have_their_turns_alike() -> None:
+    """Answers that jitter by two pixels: small boxes all disagree more than large ones, whichever is unsure."""
+    sides = [4, 40] * 10
+    scores = [(0.8 if side == 4 else 0.1) + 0.01 * n for n, side in enumerate(sides)]
+    sizes = [side**2 / 1e4 for side in sides]
+    wanted = among_like_sizes(scores, sizes, 2)
+    first = sorted(range(20), key=lambda i: -wanted[i])[:4]
+    assert sorted(sides[i] for i in first) == [4, 4, 40, 40]
+    assert sorted(sides[i] for i in sorted(range(20), key=lambda i: -scores[i])[:4]) == [4, 4, 4, 4]
+
+
 # Whose turn it is
 
 
@@ -149,13 +214,16 @@ def open_folder(folder: Path) -> ShelvedDatastore:
     return store
 
 
-def score(store: ShelvedDatastore, image: str, value: float, reasoner: str = "now") -> None:
+def score(store: ShelvedDatastore, image: str, value: float, reasoner: str = "now", **more: Any) -> None:
+    """Note a score; without a size, as before sizes were noted, if `more` tells none."""
     scores = {"disagreement": value, "low_confidence": 1 - value}
-    store.update_image_info(image, {NOTE: {"scores": scores, "question": "Where?", "reasoner_sha256": reasoner}})
+    note = {"scores": scores, "question": "Where?", "reasoner_sha256": reasoner, **more}
+    store.update_image_info(image, {NOTE: note})
 
 
-def worst(score: str = "disagreement") -> Worst:
-    return Worst(score, "", lambda: "now", random.Random(1))
+def worst(score: str = "disagreement", chance: int = 1) -> Worst:
+    wanted = among_like_sizes if score == "disagreement" else as_they_are
+    return Worst(score, "", lambda: "now", wanted, random.Random(chance))
 
 
 def save_label(store: ShelvedDatastore, image: str, folder: Path, question: str = "Where?") -> None:
@@ -181,6 +249,40 @@ def test_the_worst_score_comes_first_then_the_next(tmp_path: Path) -> None:
     assert by_disagreement({}, store)["id"] == "p05", "what is labelled does not come again"
 
 
+def test_a_large_box_that_is_unsure_for_its_size_comes_before_small_ones(tmp_path: Path) -> None:
+    """Five images with small boxes, whose answers differ more each, and five with large ones."""
+    store = pictures(tmp_path / "studies", [f"{kind}-{n}" for kind in ("large", "small") for n in range(5)])
+    for n in range(5):
+        score(store, f"small-{n}", 0.70 + 0.05 * n, size=0.01)
+        score(store, f"large-{n}", 0.10 + 0.05 * n, size=0.40)
+    by_disagreement = worst()
+    turns = [by_disagreement({}, store)["id"] for _ in range(4)]
+    assert turns == ["small-4", "large-4", "small-3", "large-3"], "equal ranks go by the disagreement itself"
+    assert worst("low_confidence")({}, store)["id"] == "large-0", "the likelihood of a box does not go by its size"
+
+
+def test_scores_without_a_size_are_ranked_among_themselves(tmp_path: Path) -> None:
+    store = pictures(tmp_path / "studies", [f"p{n:02d}" for n in range(ENOUGH)])
+    for n in range(ENOUGH):
+        score(store, f"p{n:02d}", n / 20, **({"size": 0.1} if n < 5 else {}))
+    by_disagreement = worst()
+    assert [by_disagreement({}, store)["id"] for _ in range(4)] == ["p09", "p04", "p08", "p03"]
+
+
+def test_an_image_comes_for_the_question_that_is_wanted_most(tmp_path: Path) -> None:
+    """Of each image a small target is torn and a large one is not, but for one image, whose large one is a little."""
+    store = pictures(tmp_path / "studies", [f"p{n:02d}" for n in range(ENOUGH)])
+    for n in range(ENOUGH):
+        large = {"question": "Large?", "scores": {"disagreement": 0.3 if n == 2 else 0.1, "low_confidence": 0.2}}
+        score(store, f"p{n:02d}", 0.8, size=0.01, others=[{**large, "size": 0.4, "boxes": []}])
+    found = worst()({}, store)
+    assert found["id"] == "p02"
+    note = store.notes()["p02"][NOTE]
+    assert (note["question"], note["scores"]["disagreement"], note["size"]) == ("Large?", 0.3, 0.4)
+    assert [asked["question"] for asked in questions_of(note)] == ["Large?", "Where?"], "the other one is kept"
+    assert store.notes()["p01"][NOTE]["question"] == "Where?"
+
+
 def test_two_who_ask_at_once_get_two_images_also_after_a_restart(tmp_path: Path) -> None:
     store = pictures(tmp_path / "studies", ["a", "b", "c"])
     for image, value in (("a", 0.3), ("b", 0.2), ("c", 0.1)):
@@ -198,7 +300,7 @@ def test_while_few_are_scored_it_is_any_image_and_the_reply_says_so(tmp_path: Pa
     found = worst()({}, store)
     assert found["chosen_by"] == "random"
     assert found["note"] == "9 of 30 scored; too few to choose by, so this is any image"
-    others = {Worst("disagreement", "", lambda: "now", random.Random(n))({}, store)["id"] for n in range(8)}
+    others = {worst(chance=n)({}, store)["id"] for n in range(8)}
     assert len(others) > 2
     score(store, "p29", 0.4, "before")
     assert worst()({}, store)["note"] == "10 of 30 scored, 1 by an earlier reasoner"

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from benchmarks import active_learning
 from benchmarks.learning import curve
 from benchmarks.learning.department import SMALL, TINY, Department, queue
-from benchmarks.learning.draws import disagreement, draw_boxes, for_size
+from benchmarks.learning.draws import disagreement, draw_boxes, sizes
 from benchmarks.learning.features import features
 from benchmarks.learning.small_reasoner import SmallReasoner
 from benchmarks.learning.small_student import SmallStudent
@@ -110,20 +110,8 @@ def test_disagreement(boxes: list[Box], expected: float) -> None:
     assert disagreement(boxes) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("scores", "sides", "groups", "expected"),
-    [
-        ([0.9, 0.8, 0.2, 0.1], [1, 2, 30, 40], 1, [0.75, 0.5, 0.25, 0]),  # all of one group: plain ranks
-        ([0.9, 0.8, 0.2, 0.1], [1, 2, 30, 40], 2, [0.5, 0, 0.5, 0]),  # the less sure of the small, and of the large
-        ([0.1, 0.9, 0.2, 0.8], [40, 2, 30, 1], 2, [0, 0.5, 0.5, 0]),  # in whatever order they come
-        ([0.3, 0.2, 0.1], [3, 2, 1], 5, [0, 0, 0]),  # more groups than questions
-    ],
-)
-def test_ranks_among_boxes_of_like_size(
-    scores: list[float], sides: list[int], groups: int, expected: list[float]
-) -> None:
-    drawn = [[Box(0, 0, side, side), Box(5, 5, 5 + side, 5 + side)] for side in sides]
-    assert for_size(scores, drawn, groups) == expected
+def test_sizes_are_mean_areas() -> None:
+    assert sizes([[Box(0, 0, 2, 3), Box(1, 1, 3, 2)], [Box(0, 0, 1, 1)]]) == [4.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from datetime import date, datetime, timezone
+from itertools import islice
 from typing import Any
 
 from medreasoner.reasoner.champions import SHIPPED, Champions, Lineage
 from monailabel_app.gateway.errors import without_folders
 from monailabel_app.gateway.loop.figures import Checkpoint, Figures, Modality, NextCase, Training, binned
 from monailabel_app.lib.activelearning.questions import NOTE
+from monailabel_app.lib.activelearning.ranking import among_like_sizes, most_wanted
+from monailabel_app.lib.activelearning.score_notes import questions_of
 from monailabel_app.lib.datastore.label_shelf import UnknownLabel
 from monailabel_app.lib.datastore.shelved import FINAL
 from monailabel_app.lib.trainers.run_folder import RunFolder
@@ -40,7 +43,7 @@ class Collector:
             MedReasonerError: the archive is away, or the registry or the training's state cannot be read.
         """
         images = set(self._store.list_images())
-        scores = self._scores(images)
+        scored = self._scored(images)
         entries, champion = self._champions.entries(), self._champions.number()
         return Figures(
             images=len(images),
@@ -48,8 +51,8 @@ class Collector:
             checkpoints=_checkpoints(entries, self._champions.history()),
             champion=champion,
             modalities=_modalities(entries, champion),
-            bins=binned([disagreement for disagreement, _ in scores.values()]),
-            next_cases=_next_cases(scores, images - self._store.labelled(FINAL)),
+            bins=binned([note["scores"]["disagreement"] for note in scored.values()]),
+            next_cases=_next_cases({i: scored[i] for i in scored.keys() - self._store.labelled(FINAL)}),
             training=_training(self._run.state()),
             trouble=trouble,
         )
@@ -72,14 +75,10 @@ class Collector:
             said = None
         return date.fromisoformat(said[:10]) if said else datetime.fromtimestamp(stamp / 1e9, timezone.utc).date()
 
-    def _scores(self, images: set[str]) -> dict[str, tuple[float, str]]:
-        """Disagreement and question of those images that are scored, by image."""
-        found = {}
-        for image, notes in self._store.notes().items():
-            note = notes.get(NOTE, {})
-            if image in images and "disagreement" in note.get("scores", {}):
-                found[image] = float(note["scores"]["disagreement"]), str(note.get("question", ""))
-        return found
+    def _scored(self, images: set[str]) -> dict[str, dict[str, Any]]:
+        """The notes of those images of which the disagreement is known, by image."""
+        notes = {image: found.get(NOTE, {}) for image, found in self._store.notes().items() if image in images}
+        return {image: note for image, note in notes.items() if "disagreement" in note.get("scores", {})}
 
 
 def _training(state: dict[str, Any] | None) -> Training | None:
@@ -121,6 +120,8 @@ def _modalities(entries: list[Lineage], champion: int) -> tuple[Modality, ...]:
     return ()
 
 
-def _next_cases(scores: dict[str, tuple[float, str]], unlabelled: set[str]) -> tuple[NextCase, ...]:
-    worst = sorted((-disagreement, image) for image, (disagreement, _) in scores.items() if image in unlabelled)
-    return tuple(NextCase(image, scores[image][1], scores[image][0]) for _, image in worst[:NEXT_CASES])
+def _next_cases(scored: dict[str, dict[str, Any]]) -> tuple[NextCase, ...]:
+    """Those that the strategy would choose first, were it not for the patients' turns."""
+    wanted = islice(most_wanted(scored, "disagreement", among_like_sizes).items(), NEXT_CASES)
+    asked = [(image, questions_of(scored[image])[at]) for image, at in wanted]
+    return tuple(NextCase(i, str(q.get("question", "")), float(q["scores"]["disagreement"])) for i, q in asked)

@@ -40,7 +40,7 @@ class Modality:
 
 @dataclass(frozen=True)
 class NextCase:
-    """An image without a label whose answers disagree most."""
+    """An image without a label whose answers disagree most, among boxes of like size."""
 
     image: str
     question: str

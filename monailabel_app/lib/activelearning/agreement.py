@@ -32,6 +32,12 @@ def low_confidence(drawn: Sequence[Grounding]) -> float:
     return 1 - fmean(grounding.confidence for grounding in drawn)
 
 
+def box_size(drawn: Sequence[Grounding]) -> float:
+    """Return the mean share of the picture that the boxes cover, in [0, 1]; 0 where all answers are "absent"."""
+    boxes = [grounding.answer.box for grounding in drawn if not isinstance(grounding.answer, AbsentAnswer)]
+    return sum(box.area for box in boxes) / len(boxes) / drawn[0].mask.size if boxes else 0.0
+
+
 def _agreement(a: Grounding, b: Grounding) -> float:
     if isinstance(a.answer, AbsentAnswer) or isinstance(b.answer, AbsentAnswer):
         return float(a.absent and b.absent)

@@ -5,61 +5,21 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from medreasoner.contract.answer import AbsentAnswer
 from medreasoner.contract.label import LabelRecord, now
 from medreasoner.contract.wire import RegionRequest
 from medreasoner.imaging import open_image
 from medreasoner.picture import Picture
 from medreasoner.pipeline import Grounding, GroundingPipeline
 from medreasoner.reasoner.protocol import sampling
-from monailabel_app.lib.activelearning.agreement import disagreement, low_confidence
 from monailabel_app.lib.activelearning.questions import NOTE, NoQuestion, Questions
+from monailabel_app.lib.activelearning.score_notes import Asked, Score
 from monailabel_app.lib.datastore.shelved import ShelvedDatastore
 from monailabel_app.lib.infers.wishes import picture_of
-
-
-@dataclass(frozen=True)
-class Score:
-    """What is noted of a scored image: of its questions, the one whose answers disagree most.
-
-    Attributes:
-        scores: ``disagreement`` and ``low_confidence``, in [0, 1].
-        question, axis, slice_index: what was asked, and where; the slice counts from 0 in stored order.
-        boxes: of each answer ``[x_min, y_min, x_max, y_max]`` in picture pixels, null where it says "absent".
-        reasoner_sha256: of the reasoner that answered.
-        questions_sha256: of the worklist; empty where the questions are those of saved labels.
-        at: ISO 8601, UTC.
-    """
-
-    scores: dict[str, float]
-    question: str
-    axis: str
-    slice_index: int
-    boxes: list[list[float] | None]
-    reasoner_sha256: str
-    questions_sha256: str
-    at: str
-
-    @classmethod
-    def of(cls, drawn: list[Grounding], picture: Picture, reasoner_sha256: str, questions_sha256: str) -> Score:
-        """Score the answers to one question."""
-        answers = [grounding.answer for grounding in drawn]
-        return cls(
-            {"disagreement": round(disagreement(drawn), 4), "low_confidence": round(low_confidence(drawn), 4)},
-            drawn[0].question,
-            picture.axis,
-            picture.slice_index,
-            [None if isinstance(a, AbsentAnswer) else [round(v, 1) for v in a.box.as_list()] for a in answers],
-            reasoner_sha256,
-            questions_sha256,
-            now(),
-        )
 
 
 class AnswerScores(ScoringMethod):
@@ -130,9 +90,10 @@ class AnswerScores(ScoringMethod):
                 if not go_on():
                     return False
                 drawn.append(next(draws))
-            found.append(Score.of(drawn, picture, reasoner, version))
-        worst = max(found, key=lambda score: score.scores["disagreement"])
-        datastore.update_image_info(image, {NOTE: asdict(worst)})
+            found.append(Asked.of(drawn))
+        found.sort(key=lambda asked: -asked.scores["disagreement"])
+        score = Score(found, picture.axis, picture.slice_index, reasoner, version, now())
+        datastore.update_image_info(image, {NOTE: score.to_note()})
         return True
 
 

@@ -12,6 +12,8 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from medreasoner.contract.label import now
 from monailabel_app.lib.activelearning.questions import NOTE
+from monailabel_app.lib.activelearning.ranking import Wanted, among_like_sizes, as_they_are, most_wanted
+from monailabel_app.lib.activelearning.score_notes import with_first
 from monailabel_app.lib.datastore.shelved import FINAL, ShelvedDatastore
 
 ENOUGH = 10  # scored images, of which the worst says something; or all there are
@@ -47,15 +49,30 @@ class Random(Strategy):
 class Worst(Strategy):
     """The unlabelled image with the highest score, of a patient who has not had a turn lately.
 
-    While few images are scored it is any image, and the reply says so. Two people who ask at once get two images.
+    While few images are scored it is any image, and the reply says so. Two people who ask at once get two images. Of an
+    image's questions the one with the highest score counts; it comes first in the image's note from then on.
     """
 
     def __init__(
-        self, score: str, description: str, reasoner: Callable[[], str], chance: random.Random | None = None
+        self,
+        score: str,
+        description: str,
+        reasoner: Callable[[], str],
+        wanted: Wanted = as_they_are,
+        chance: random.Random | None = None,
     ) -> None:
-        """Choose by the score of that name; `reasoner` gives the hash of the one that answers now."""
+        """Choose.
+
+        Args:
+            score: by which of those that are noted.
+            description: for people who choose a strategy.
+            reasoner: gives the hash of the one that answers now.
+            wanted: what becomes of all questions' scores, with the sizes of their boxes, before they are compared.
+            chance: for the time when few images are scored.
+        """
         super().__init__(description)
-        self._score, self._reasoner, self._chance = score, reasoner, chance or random.Random()
+        self._score, self._reasoner, self._wanted = score, reasoner, wanted
+        self._chance = chance or random.Random()
         self._choosing = threading.Lock()
 
     def __call__(self, request: Request, datastore: ShelvedDatastore) -> dict[str, Any] | None:
@@ -67,11 +84,12 @@ class Worst(Strategy):
             scored = self._scored(images, datastore)
             few = len(scored) < min(ENOUGH, len(images))
             if few:
-                ranked = self._chance.sample(images, len(images))
+                ranked = dict.fromkeys(self._chance.sample(images, len(images)), 0)
             else:
-                ranked = sorted(scored, key=lambda image: (-scored[image]["scores"][self._score], image))
+                ranked = most_wanted(scored, self._score, self._wanted)
             chosen = in_turn(ranked, datastore)
-            datastore.update_image_info(chosen, {HANDED_OUT: now()})
+            first = {} if few else {NOTE: with_first(scored[chosen], ranked[chosen])}
+            datastore.update_image_info(chosen, {HANDED_OUT: now(), **first})
         current = self._reasoner()
         older = sum(note["reasoner_sha256"] != current for note in scored.values())
         note = f"{len(scored)} of {len(images)} scored" + (f", {older} by an earlier reasoner" if older else "")
@@ -88,7 +106,12 @@ class Worst(Strategy):
 def strategies(reasoner: Callable[[], str]) -> dict[str, Strategy]:
     """Return all strategies by name; `reasoner` gives the hash of the one that answers now."""
     return {
-        "disagreement": Worst("disagreement", "The image about which answers drawn at random differ most", reasoner),
+        "disagreement": Worst(
+            "disagreement",
+            "The image about which answers drawn at random differ most, among boxes of like size",
+            reasoner,
+            among_like_sizes,
+        ),
         "low_confidence": Worst("low_confidence", "The image whose answers are least sure", reasoner),
         "random": Random(),
         "first": First(),
