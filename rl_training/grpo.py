@@ -164,9 +164,11 @@ def make_arguments(config: GrpoConfig, run: Path) -> TrlArguments:
 def make_trainer(config: GrpoConfig, start: Start, arguments: TrlArguments) -> Policy:
     """Put model, data and rewards together."""
     merge = start.model.config.vision_config.spatial_merge_size
-    if "mask_dice" in config.rewards:
-        check_masks(start.train)
-    check_prompts(start.train, start.processor, merge, config.max_prompt)
+    for canvas in (start.train, start.validation):  # the first validation may be hours away
+        if canvas is not None:
+            if "mask_dice" in config.rewards:
+                check_masks(canvas)
+            check_prompts(canvas, start.processor, merge, config.max_prompt)
     return Policy(
         model=with_given_adapter(config, start.model),
         reward_funcs=reward_functions(config),

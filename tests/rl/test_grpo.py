@@ -20,7 +20,7 @@ from rl_training.config import GrpoConfig
 from rl_training.rewards import REWARDS
 from rl_training.rows import Canvas, rows_of
 from rl_training.tiny import make_tiny
-from tests.collection import make_collection
+from tests.collection import STYLES, make_collection
 from tests.rl.stages import letters, run_grpo, same, weights
 
 
@@ -137,6 +137,34 @@ def test_bad_input_names_the_row(made: tuple[Path, Path], tmp_path: Path, capsys
     with pytest.raises(SystemExit):
         run_grpo(tmp_path / "run2", *made, max_prompt=20)
     assert "its prompt has" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "rewards", "said"),
+    [
+        ({"question_key": "endless"}, {"letters": 1.0}, "its prompt has"),
+        ({"mask": None}, {"letters": 1.0, "mask_dice": 1.0}, "has no mask"),
+    ],
+)
+def test_a_bad_validation_row_is_named_before_the_first_update(
+    row: dict[str, Any],
+    rewards: dict[str, float],
+    said: str,
+    made: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = shutil.copytree(made[0], tmp_path / "data")
+    questions = json.loads((data / "questions.json").read_text())
+    endless = {style: ["Where " * 1500] * 10 for style in STYLES}
+    (data / "questions.json").write_text(json.dumps({**questions, "endless": {**questions["optic disc"], **endless}}))
+    samples = [json.loads(line) for line in (data / "samples.jsonl").read_text().splitlines()]
+    changed = [{**sample, **row} if sample["split"] == "val" else sample for sample in samples]
+    (data / "samples.jsonl").write_text("".join(f"{json.dumps(sample)}\n" for sample in changed))
+    with pytest.raises(SystemExit):
+        run_grpo(tmp_path / "run", data, made[1], validate_every=2, validation_questions=1, rewards=rewards)
+    assert f"samples.jsonl line 5 (made/4): {said}" in capsys.readouterr().err
+    assert not checkpoints_of(tmp_path / "run")
 
 
 def test_a_run_is_not_gone_on_with_from_another_checkpoint(
