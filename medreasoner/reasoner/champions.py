@@ -35,7 +35,7 @@ _ANEW = "remove that file and publish a checkpoint (medreasoner models --publish
 
 
 @dataclass(frozen=True)
-class Reign:
+class ServiceRecord:
     """What champion.json says.
 
     Attributes:
@@ -82,11 +82,11 @@ class Champions:
 
     def number(self) -> int:
         """The number of the champion; 0 is the reasoner as shipped. Raises as `champion`."""
-        return self.reign().number
+        return self.service_record().number
 
     def history(self) -> list[int]:
         """The numbers put in service and not rolled back, the champion last. Raises as `champion`."""
-        return self.reign().history
+        return self.service_record().history
 
     def champion(self) -> Path | None:
         """Return the champion's folder, or None where the reasoner as shipped is in service.
@@ -100,19 +100,19 @@ class Champions:
         self._check_known(number)
         return self.path(number)
 
-    def reign(self) -> Reign:
-        """Return which checkpoint is in service, since when, and which were before it; raises as `champion`."""
+    def service_record(self) -> ServiceRecord:
+        """Return which checkpoint is in service, since when, and which were before; raises as `champion`."""
         file = self.folder / CHAMPION
         try:
-            reign = Reign(**read_object(file.read_text(encoding="utf-8"), Reign))
+            record = ServiceRecord(**read_object(file.read_text(encoding="utf-8"), ServiceRecord))
         except FileNotFoundError:
-            return Reign()
+            return ServiceRecord()
         except (OSError, ValueError, MedReasonerError) as error:
             raise CheckpointError(f"{file} cannot be used: {_in_short(error)}", _ANEW) from error
-        numbers = isinstance(reign.history, list) and all(type(number) is int for number in reign.history)
-        if not numbers or [reign.number] != (reign.history[-1:] or [SHIPPED]):
+        numbers = isinstance(record.history, list) and all(type(number) is int for number in record.history)
+        if not numbers or [record.number] != (record.history[-1:] or [SHIPPED]):
             raise CheckpointError(f"{file} contradicts itself", _ANEW)
-        return reign
+        return record
 
     def propose(self, challenger: Path, lineage: Lineage) -> int:
         """Take a copy of a checkpoint's folder in, and let it take over if the rule says so.
@@ -180,10 +180,10 @@ class Champions:
         if keep < 1:
             raise MedReasonerError(f"a registry of {keep} checkpoints holds none", "keep at least 1")
         with self._changing():
-            reign, numbers = self.reign(), [lineage.number for lineage in self.entries()]
-            removed = [n for n in numbers[:-keep] if n not in reign.history[-2:] and self._remove(n)]
-            if set(removed) & set(reign.history):
-                self._put_in_service([number for number in reign.history if number not in removed], reign.since)
+            record, numbers = self.service_record(), [lineage.number for lineage in self.entries()]
+            removed = [n for n in numbers[:-keep] if n not in record.history[-2:] and self._remove(n)]
+            if set(removed) & set(record.history):
+                self._put_in_service([number for number in record.history if number not in removed], record.since)
         return removed
 
     @contextmanager
@@ -225,8 +225,8 @@ class Champions:
         return CheckpointError(f"no checkpoint {number} in {self.folder}", "`medreasoner models` lists what there is")
 
     def _put_in_service(self, history: list[int], since: str = "") -> None:
-        reign = Reign(history[-1] if history else SHIPPED, since or now(), history)
-        write_durably(self.folder / CHAMPION, json.dumps(asdict(reign)).encode())
+        record = ServiceRecord(history[-1] if history else SHIPPED, since or now(), history)
+        write_durably(self.folder / CHAMPION, json.dumps(asdict(record)).encode())
 
     def _remove(self, number: int) -> bool:
         with (self.path(number) / LINEAGE).open() as file:

@@ -11,7 +11,7 @@ from typing import Any
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.expert import SegmentationExpert
 from medreasoner.pipeline import GroundingPipeline, identity
-from medreasoner.reasoner.champions import CHAMPION, SHIPPED, Champions, Reign
+from medreasoner.reasoner.champions import CHAMPION, SHIPPED, Champions, ServiceRecord
 from medreasoner.reasoner.protocol import Reasoner
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class Succession:
         self.champions, self._load = champions, load
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="succession")
         self._coming: Future[None] | None = None
-        self._seen, self._reign, self._trouble = self._stamp(), Reign(), ""
-        self._reign, reasoner = self._newer() or (self._reign, load(None))
+        self._seen, self._in_service, self._trouble = self._stamp(), ServiceRecord(), ""
+        self._in_service, reasoner = self._newer() or (self._in_service, load(None))
         self.pipeline = GroundingPipeline(reasoner, expert)
 
     def look(self) -> None:
@@ -54,7 +54,7 @@ class Succession:
 
     def standing(self) -> dict[str, Any]:
         """Say what answers: its number and identity; whether another is being loaded; what is wrong, if anything."""
-        standing: dict[str, Any] = {"number": self._reign.number, **identity(self.pipeline.reasoner)}
+        standing: dict[str, Any] = {"number": self._in_service.number, **identity(self.pipeline.reasoner)}
         loading = self._coming is not None and not self._coming.done()
         return {**standing, "loading": loading, "trouble": self._trouble}
 
@@ -62,27 +62,27 @@ class Succession:
         """Put the champion in service; in the loader's thread, so that two never load at once."""
         newer = self._newer()
         if newer is not None:
-            reign, self.pipeline.reasoner = newer
-            self._reign = reign
-            logger.info("number %d answers from now on: %s", self._reign.number, self.pipeline.reasoner.sha256[:12])
+            record, self.pipeline.reasoner = newer
+            self._in_service = record
+            logger.info("number %d answers from now on: %s", record.number, self.pipeline.reasoner.sha256[:12])
 
-    def _newer(self) -> tuple[Reign, Reasoner] | None:
+    def _newer(self) -> tuple[ServiceRecord, Reasoner] | None:
         """Load the champion; None where it is in service already, or cannot be loaded, as `_trouble` says then."""
         try:
-            reign = self.champions.reign()
+            record = self.champions.service_record()
         except CheckpointError as error:
             self._report(f"{CHAMPION} cannot be used", error)
             return None
-        if (reign.number, reign.since) == (self._reign.number, self._reign.since):
+        if (record.number, record.since) == (self._in_service.number, self._in_service.since):
             self._trouble = ""
             return None
         try:
-            reasoner = self._opened(reign.number)
+            reasoner = self._opened(record.number)
         except Exception as error:  # whatever is wrong with the new one, the old one has to answer on
-            self._report(f"number {reign.number} cannot be loaded", error)
+            self._report(f"number {record.number} cannot be loaded", error)
             return None
         self._trouble = ""
-        return reign, reasoner
+        return record, reasoner
 
     def _opened(self, number: int) -> Reasoner:
         if number == SHIPPED:
@@ -91,7 +91,7 @@ class Succession:
             return self._load(folder)
 
     def _report(self, what: str, error: Exception) -> None:
-        self._trouble = f"{what}; number {self._reign.number} answers on"
+        self._trouble = f"{what}; number {self._in_service.number} answers on"
         expected = isinstance(error, CheckpointError | MemoryError)
         logger.error("%s: %s", self._trouble, error or "out of memory", exc_info=None if expected else error)
 
