@@ -77,7 +77,8 @@ class ViewerApp(TrameApp):
         """Put the image that was just opened on the page."""
         assert self.reading.image is not None
         self.state.update({"path": str(self.reading.image.path), "axes": self.reading.axes(), "status": ""})
-        self.state.update({"window_centre": None, "window_width": None, "drawing": False})
+        self.state.drawing = False
+        self._show_window()
         self._show_slice()
 
     @trigger("ask")
@@ -104,8 +105,9 @@ class ViewerApp(TrameApp):
         self._show_answer()
 
     def go_to(self, number: int) -> None:
-        """Jump back to an earlier answer and its slice."""
+        """Jump back to an earlier answer, its slice and its window."""
         self.reading.go_to(number)
+        self._show_window()
         self._show_slice()
 
     def save(self) -> None:
@@ -147,6 +149,11 @@ class ViewerApp(TrameApp):
                 self.state.busy = ""
         self._show_answer()
         self.state.flush()
+
+    def _show_window(self) -> None:
+        """Fill its fields in; not while somebody types there, of whom one of the two may have come yet."""
+        centre, width = self.reading.window or (None, None)
+        self.state.update({"window_centre": centre, "window_width": width})
 
     def _show_slice(self) -> None:
         reading = self.reading

@@ -15,6 +15,7 @@ from medreasoner.imaging import StoredImage, open_image
 from medreasoner.picture import Picture
 from medreasoner.pipeline import Grounding, GroundingPipeline
 
+Window = tuple[float, float]  # centre and width, in the image's units
 DRAWN = "drawn by hand"
 
 
@@ -24,12 +25,14 @@ class Answered:
 
     Attributes:
         wished_axis: the view that was asked for, None where the image's own was shown.
+        wished_window: (centre, width) that were asked for, None where the image's own were used.
         edited: somebody moved the box or the points since the reasoner answered.
     """
 
     picture: Picture
     grounding: Grounding
     wished_axis: str | None
+    wished_window: Window | None
     edited: bool = False
 
 
@@ -41,6 +44,7 @@ class Reading:
         self.image: StoredImage | None = None
         self.picture: Picture | None = None
         self.axis: str | None = None
+        self.window: Window | None = None
         self.answers: list[Answered] = []
         self._before: list[list[Answered]] = []
 
@@ -48,7 +52,7 @@ class Reading:
         """Open a file or series folder and show its middle slice; raises `ImageError` and then changes nothing."""
         image = open_image(path)
         picture = image.picture()
-        self.image, self.picture, self.axis = image, picture, None
+        self.image, self.picture, self.axis, self.window = image, picture, None, None
         self.answers, self._before = [], []
 
     def axes(self) -> list[str]:
@@ -67,12 +71,10 @@ class Reading:
         """How many slices the view on screen has."""
         return self._opened().slice_count(self.axis)
 
-    def show(
-        self, axis: str | None, slice_index: int | None = None, window: tuple[float, float] | None = None
-    ) -> Picture:
+    def show(self, axis: str | None, slice_index: int | None = None, window: Window | None = None) -> Picture:
         """Put a slice on screen; arguments and errors as in `StoredImage.picture`."""
         self.picture = self._opened().picture(axis, slice_index, window)
-        self.axis = axis
+        self.axis, self.window = axis, window
         return self.picture
 
     @property
@@ -91,8 +93,8 @@ class Reading:
             MedReasonerError: no image is open, another was opened meanwhile, the question is none, or the answer
                 cannot be used.
         """
-        image, picture, axis = self.image, self._shown(), self.axis
-        found = Answered(picture, self.pipeline.ground(question, picture), axis)
+        image, picture, axis, window = self.image, self._shown(), self.axis, self.window
+        found = Answered(picture, self.pipeline.ground(question, picture), axis, window)
         self._check_open(image)
         return self._keep([*self.answers, found])
 
@@ -108,6 +110,7 @@ class Reading:
                 picture.
         """
         image, picture, last = self.image, self._shown(), self.answer
+        axis, window = self.axis, self.window
         box = picture.clip(box)
         old = last.grounding.answer if last is not None else None
         if points is None:
@@ -120,7 +123,7 @@ class Reading:
         asked, attempts = ({}, 0) if last is None else (last.grounding.reasoner, last.grounding.attempts)
         grounding = Grounding(question, answer, found.mask, found.quality, attempts, reasoner=asked)
         kept = self.answers if last is None else self.answers[:-1]
-        return self._keep([*kept, Answered(picture, grounding, self.axis, edited=True)])
+        return self._keep([*kept, Answered(picture, grounding, axis, window, edited=True)])
 
     def undo(self) -> bool:
         """Go back to before the latest answer or correction; False when there is nothing to undo."""
@@ -130,9 +133,9 @@ class Reading:
         return True
 
     def go_to(self, number: int) -> None:
-        """Show the slice of an earlier answer and make that answer the latest."""
+        """Show the slice of an earlier answer as it was then, and make that answer the latest."""
         found = self.answers[number]
-        self.picture, self.axis = found.picture, found.wished_axis
+        self.picture, self.axis, self.window = found.picture, found.wished_axis, found.wished_window
         self._keep([*self.answers[:number], *self.answers[number + 1 :], found])
 
     def save(self) -> Written:

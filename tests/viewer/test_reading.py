@@ -148,6 +148,36 @@ def test_turning_pages_keeps_the_plane_that_was_acquired(tmp_path: Path) -> None
     assert reading.picture.window != (0, 400)
 
 
+def test_going_back_to_an_answer_brings_its_window_back(tmp_path: Path) -> None:
+    reading = Reading(plain_pipeline(ABSENT), tmp_path)
+    reading.open(series(tmp_path / "ct"))
+    app = ViewerApp(reading)
+    app.show_opened()
+
+    def choose(**fields: float | str) -> None:
+        """As typed on the page, which then tells all that the view depends on."""
+        app.state.update(fields)
+        app.on_view(*(app.state[name] for name in ("axis", "slice_index", "window_centre", "window_width")))
+
+    def fields() -> tuple[float | None, float | None]:
+        return app.state.window_centre, app.state.window_width
+
+    own = reading.ask("Where is the liver?").picture.window
+    choose(window_centre=55, window_width="350")
+    there = reading.ask("Where is the cyst?")
+    choose(window_centre="", window_width="")
+    assert reading.picture.window == own
+    app.go_to(1)
+    assert fields() == (55, 350)
+    assert reading.picture is there.picture
+    choose(slice_index=1)
+    assert reading.picture.window == (55, 350)
+    app.go_to(0)
+    assert fields() == (None, None)
+    choose(window_centre=50)  # half of one: the field keeps it until the other half comes
+    assert (fields(), reading.picture.window) == ((50, None), own)
+
+
 def test_a_box_that_cannot_be_used_leaves_the_answer_on_the_page(tmp_path: Path) -> None:
     """As a click makes it; the page clears points and mask when drawing begins."""
     reading = Reading(plain_pipeline(ABSENT), tmp_path)
