@@ -19,11 +19,12 @@ from transformers import Trainer, TrainingArguments
 from medreasoner.contract.errors import MedReasonerError
 from rl_training.checkpoints import SafeCheckpoints
 from rl_training.config import FinetuneConfig
-from rl_training.coordinates import IGNORED, SoftNumbers, marked
 from rl_training.rows import Canvas
 from rl_training.running import command
 from rl_training.stage import Start, adapters, common_arguments, with_given_adapter
 from rl_training.watching import Progress, TimeLimit
+
+IGNORED = -100  # of cross-entropy
 
 
 class Teacher(SafeCheckpoints, Trainer):
@@ -48,9 +49,9 @@ class Lessons(Dataset[tuple[Canvas, int]]):
 class Batches:
     """Make the tensors of a batch: prompt and answer side by side, loss on the answer only."""
 
-    def __init__(self, processor: Any, model_config: Any, max_tokens: int, soft: bool = False) -> None:
-        """Take the processor, the model's configuration, the most tokens, and whether coordinates are soft labels."""
-        self._processor, self._most, self._soft = processor, max_tokens, soft
+    def __init__(self, processor: Any, model_config: Any, max_tokens: int, only_known: bool = False) -> None:
+        """Take the processor, the model's configuration, and two knobs of `FinetuneConfig`."""
+        self._processor, self._most, self._only_known = processor, max_tokens, only_known
         self._image_token = model_config.image_token_id
         self._merge = model_config.vision_config.spatial_merge_size
 
@@ -71,17 +72,24 @@ class Batches:
         return {"input_ids": ids, "attention_mask": keep, "labels": labels, "mm_token_type_ids": kinds, **pixels}
 
     def _tokens(self, canvas: Canvas, row: int, grid: torch.Tensor) -> tuple[list[int], list[int], list[int]]:
-        """Return the tokens of prompt and answer, and the answer's labels."""
+        """Return the tokens of the prompt and of the answer, and the answer's labels."""
         written = self._processor.apply_chat_template(canvas.turn(row), add_generation_prompt=True, tokenize=False)
         text = written.replace("<|image_pad|>", "<|image_pad|>" * (int(grid.prod()) // self._merge**2))
-        tokenizer, said = self._processor.tokenizer, canvas.answer(row) + "<|im_end|>"
-        prompt, answer = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text, said))
+        tokenizer = self._processor.tokenizer
+        prompt: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        said = tokenizer(canvas.answer(row) + "<|im_end|>", add_special_tokens=False, return_offsets_mapping=True)
+        answer: list[int] = said["input_ids"]
         if len(prompt) + len(answer) > self._most:
             raise MedReasonerError(
                 f"{canvas.rows[row].example.where}: prompt and answer have {len(prompt) + len(answer)} tokens",
                 f"raise max_tokens above {self._most}, or shorten the question",
             )
-        return prompt, answer, marked(tokenizer, said) if self._soft else answer
+        unknown = canvas.untaught(row) if self._only_known else []
+        taught = [
+            IGNORED if any(first < end and start < last for start, end in unknown) else token
+            for token, (first, last) in zip(answer, said["offset_mapping"], strict=True)
+        ]
+        return prompt, answer, taught
 
 
 def make_arguments(config: FinetuneConfig, run: Path) -> TrainingArguments:
@@ -98,12 +106,10 @@ def make_trainer(config: FinetuneConfig, start: Start, arguments: TrainingArgume
         model = get_peft_model(model, lora)
     if config.recompute and isinstance(model, PeftModel):
         model.enable_input_require_grads()
-    spread, canvas = config.number_spread, start.card.canvas
     return Teacher(
         model=model,
         args=arguments,
-        compute_loss_func=SoftNumbers(start.processor.tokenizer, canvas, spread) if spread else None,
-        data_collator=Batches(start.processor, start.model.config, config.max_tokens, bool(spread)),
+        data_collator=Batches(start.processor, start.model.config, config.max_tokens, config.only_known),
         train_dataset=Lessons(start.train),
         eval_dataset=None if start.validation is None else Lessons(start.validation),
         processing_class=start.processor,

@@ -145,6 +145,11 @@ class Canvas:
         shown = self.shown(index)
         return taught(shown, self.card.canvas).to_text()
 
+    def untaught(self, index: int) -> list[tuple[int, int]]:
+        """Return the spans of `answer`, in characters, that are there for want of knowledge (`reasoning.unknown`)."""
+        example = self.rows[index].example
+        return reasoning.unknown(self.answer(index), example.kind, example.questions.appearance)
+
     def columns(self, index: int) -> dict[str, Any]:
         """Return what TRL and the rewards read of a row (docs/rewards.md)."""
         shown = self.shown(index)
@@ -191,7 +196,7 @@ def user_turn(question: str, card: ReasonerCard) -> list[dict[str, Any]]:
 def taught(shown: Shown, canvas: int) -> Answer:
     """Write the answer to a row: what kind of image, which target, where; then box and points."""
     example = shown.row.example
-    kind = example.kind or "medical image"
+    kind = example.kind or reasoning.UNKNOWN_KIND
     if shown.place is None:
         return AbsentAnswer(reasoning.absent(kind, example.target))
     box, points = shown.place

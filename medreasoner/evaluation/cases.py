@@ -23,7 +23,7 @@ from medreasoner.evaluation.questions import (
 )
 
 Sample = dict[str, Any]
-CROSSED = 200  # absent cases made from other targets' questions
+CROSSED = 200  # absent cases made from other targets' questions, at most; nor more than there are present ones
 KEYS = {"image", "mask", "modality", "source", "category", "question_key", "width", "height"}
 KEYS |= {"bbox", "points", "split", "dispersed"}
 PER_LISTED = 5  # pictures for each listed absent question
@@ -88,9 +88,12 @@ def cases_of(samples: list[Sample], data: Path, split: str, seed: int = 0) -> li
     if not rows:
         raise ImageError(f"split {split!r} of {data} has no compact target with questions", LAYOUT_HINT)
     cases = []
+    meant = dict(entries)
+    for i in rows:
+        meant.setdefault(asked[i].name, asked[i])  # a row's own questions
     kinds_by_name: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
-        if (name := name_of(sample, entries)) is not None and not sample.get("absent"):
+        if (name := name_of(sample, meant)) is not None and not sample.get("absent"):
             kinds_by_name[name].add(kind_of(sample))
     for i in rows:
         style, question = choose(asked[i], TEST_MIX, rng)
@@ -103,6 +106,6 @@ def cases_of(samples: list[Sample], data: Path, split: str, seed: int = 0) -> li
     crossed: list[Case] = []
     for _ in range(100 * CROSSED if kinds_by_name else 0):
         i, name = rng.choice(rows), rng.choice(list(kinds_by_name))
-        if len(crossed) < CROSSED and cannot_show(kind_of(samples[i]), kinds_by_name[name]):
-            crossed.append(Case(i, choose(entries[name], TEST_MIX, rng)[1], "crossed", name, True))
+        if len(crossed) < min(CROSSED, len(rows)) and cannot_show(kind_of(samples[i]), kinds_by_name[name]):
+            crossed.append(Case(i, choose(meant[name], TEST_MIX, rng)[1], "crossed", name, True))
     return cases + crossed

@@ -84,11 +84,13 @@ class Rule(NamedTuple):
         margin: of box IoU, that the low end of the difference's interval may lie below 0.
         false_absent: how much more of the present targets may be called absent.
         cases: that the hold-out must have.
+        absent_recognised: how much less of the absent targets may be recognised, where the hold-out has any.
     """
 
     margin: float = 0.01
     false_absent: float = 0.02
     cases: int = 10
+    absent_recognised: float = 0.1
 
 
 RULE = Rule()
@@ -106,13 +108,18 @@ def not_worse(lineage: Lineage, rule: Rule = RULE) -> Verdict:
 
     It does when all of this holds: the hold-out has at least `rule.cases` cases; the low end of the 95 % paired
     bootstrap interval of the difference in box IoU is at least ``-rule.margin``; the share of present targets that it
-    calls absent is at most `rule.false_absent` above the champion's. (Non-inferiority with a margin: Piaggio et al.,
-    JAMA 2012, doi:10.1001/jama.2012.87802.)
+    calls absent is at most `rule.false_absent` above the champion's; the share of absent targets that it recognises is
+    at most `rule.absent_recognised` below. (Non-inferiority with a margin: Piaggio et al., JAMA 2012,
+    doi:10.1001/jama.2012.87802.)
     """
     cases = min(lineage.champion["n"], lineage.challenger["n"])
     low, high, mean = (lineage.difference[name] for name in ("low", "high", "mean"))
     before, after = lineage.champion["false_absent"], lineage.challenger["false_absent"]
     absent = f"false absent {before:.3f} to {after:.3f}"
+    known, recognised = lineage.champion.get("absent_recognised"), lineage.challenger.get("absent_recognised")
+    lost = 0.0
+    if known is not None and recognised is not None:
+        lost, absent = known - recognised, f"{absent}, absent recognised {known:.3f} to {recognised:.3f}"
     figures = f"box IoU {mean:+.3f} ({low:+.3f} to {high:+.3f}), {absent}, {cases} cases"
     if cases < rule.cases:
         return Verdict(False, f"the hold-out has {cases} cases, and {rule.cases} are needed")
@@ -120,6 +127,8 @@ def not_worse(lineage: Lineage, rule: Rule = RULE) -> Verdict:
         return Verdict(False, f"box IoU may have fallen by more than {rule.margin:g}: {figures}")
     if after - before > rule.false_absent + 1e-9:  # of shares such as 2/50 - 1/50
         return Verdict(False, f"it calls more than {rule.false_absent:g} more of the present targets absent: {figures}")
+    if lost > rule.absent_recognised + 1e-9:
+        return Verdict(False, f"it recognises more than {rule.absent_recognised:g} less of the absent ones: {figures}")
     return Verdict(True, f"not worse than what it was trained from: {figures}")
 
 

@@ -111,7 +111,9 @@ class FinetuneConfig(Stage):
     warmup: float = 0.1
     batch: int = 16  # examples an update
     max_tokens: int = 2048  # prompt and answer; a longer example is an error
-    number_spread: float = 0.0  # canvas pixels: soft labels of coordinates that are one token each; 0: as other words
+    only_known: bool = (
+        False  # a kind of image or looks that nobody knows are not taught: the reasoner has its own words
+    )
 
     @property
     def examples_per_update(self) -> int:

@@ -19,9 +19,10 @@ class RuleConfig:
     margin: float = RULE.margin  # of box IoU
     false_absent: float = RULE.false_absent  # share of present targets
     cases: int = RULE.cases  # of the hold-out, at least
+    absent_recognised: float = RULE.absent_recognised  # share of absent targets
 
     def rule(self) -> Rule:
-        return Rule(self.margin, self.false_absent, self.cases)
+        return Rule(self.margin, self.false_absent, self.cases, self.absent_recognised)
 
 
 @dataclass(frozen=True)

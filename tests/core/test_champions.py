@@ -84,6 +84,26 @@ def test_the_rule(low, before, after, cases, published, says):
     assert says in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "published"),
+    [
+        (0.9, 0.8, True),  # as much as may be
+        (0.9, 0.75, False),
+        (0.5, 0.9, True),
+        (None, 0.1, True),  # the champion's hold-out had none
+        (0.9, None, True),
+    ],
+)
+def test_better_boxes_do_not_outweigh_targets_that_are_not_there(before, after, published):
+    champion, challenger = ({**BEFORE, "n": 40, "absent_recognised": share} for share in (before, after))
+    lineage = replace(
+        LINEAGE, champion=champion, challenger=challenger, difference={"mean": 0.1, "low": 0.05, "high": 0.2}
+    )
+    verdict = not_worse(lineage)
+    assert verdict.published is published
+    assert ("absent recognised" in verdict.reason) is (before is not None and after is not None)
+
+
 def test_a_department_may_set_its_own_rule():
     lineage = replace(worse_than(SHIPPED), challenger={**BEFORE, "n": 4, "false_absent": 0.2})
     assert not_worse(lineage, Rule(margin=0.3, false_absent=0.2, cases=3)).published

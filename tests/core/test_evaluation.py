@@ -88,6 +88,32 @@ def test_cases_repeat_and_keep_to_their_split(tmp_path: Path) -> None:
         read_samples(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "crossed"),
+    [
+        (("fundus photograph", "chest X-ray"), {("macula", "chest X-ray"), ("left lung", "fundus photograph")}),
+        (("abdominal CT", "chest X-ray"), set()),  # one part of the body: either may show both
+        (("medical image", "chest X-ray"), set()),  # nobody knows what the first one shows
+    ],
+)
+def test_questions_of_single_pictures_are_asked_on_other_parts_of_the_body_too(
+    kinds: tuple[str, str], crossed: set[tuple[str, str]], tmp_path: Path
+) -> None:
+    """As saved labels have them, so that a local hold-out knows whether absent targets are still recognised."""
+    data = make_collection(tmp_path / "data")
+    (data / "absent_questions.json").write_text("[]")
+    sample = next(s for s in read_samples(data) if s["split"] == "test" and not s["dispersed"])
+    samples = [
+        {**sample, "kind": kind, "question_key": name, "questions": {"clinical": [f"{name}?"]}}
+        for kind, name in zip(kinds, ("macula", "left lung"), strict=True)
+    ]
+    cases = cases_of(samples, data, "test")
+    absent = [case for case in cases if case.absent]
+    assert {(case.name, samples[case.row]["kind"]) for case in absent} == crossed
+    assert all(case.question == f"{case.name}?" for case in cases)
+    assert len(absent) <= len(samples)
+
+
 def test_question_lists_are_cut_without_overlap() -> None:
     items = [str(n) for n in range(48)]
     cut = [part(items, split) for split in ("train", "val", "test")]

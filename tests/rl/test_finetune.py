@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, Trainer
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration, Trainer
 
 from medreasoner.reasoner.card import ReasonerCard
-from rl_training.coordinates import IGNORED
-from rl_training.finetune import Batches, Lessons
+from rl_training.finetune import IGNORED, Batches, Lessons
 from rl_training.rows import Canvas, rows_of
 from rl_training.tiny import make_tiny
 from tests.collection import make_collection
@@ -51,6 +51,38 @@ def test_the_loss_counts_the_answer_and_nothing_else(made: tuple[Path, Path]) ->
             length = alone["input_ids"].shape[1]
             single = model(**{**alone, "labels": None}).logits[0]
             assert torch.allclose(together[row, :length], single, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "looks", "untaught"),
+    [
+        ("", "", ["This is a medical image.", "Here it is"]),
+        ("medical image", "It is bright.", ["This is a medical image."]),  # so a prepared collection names it
+        ("fundus photograph", "", ["Here it is"]),
+        ("fundus photograph", "It is bright.", []),
+    ],
+)
+def test_what_nobody_knows_is_not_taught_to_a_reasoner_with_words_of_its_own(
+    made: tuple[Path, Path], kind: str, looks: str, untaught: list[str]
+) -> None:
+    data, folder = made
+    processor, config = AutoProcessor.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+    rows = [
+        replace(
+            row, example=replace(row.example, kind=kind, questions=replace(row.example.questions, appearance=looks))
+        )
+        for row in rows_of(data, "train", absent_share=0.5)
+    ]
+    canvas = Canvas(rows, ReasonerCard.of(folder))
+    for only_known in (False, True):
+        labels = Batches(processor, config, 2048, only_known)([Lessons(canvas)[row] for row in range(len(rows))])[
+            "labels"
+        ]
+        for row in range(len(rows)):
+            expected = canvas.answer(row) + "<|im_end|>"
+            for words in untaught if only_known else ():
+                expected = expected.replace(words, "", 1)
+            assert processor.tokenizer.decode(labels[row][labels[row] != IGNORED]) == expected
 
 
 def test_a_resumed_run_takes_the_same_steps_bit_for_bit(
