@@ -20,9 +20,10 @@ from rl_training.stage import attention_of, canvases, devices
 from rl_training.starting import find_folder, stage_card
 
 GIB = 1024**3
-# Values that a layer keeps for its backward pass, in widths of the trunk: 34 bytes at 2 each, without the attention
-# matrix, which neither flash-attn nor sdpa keeps (Korthikanti et al., 2022, https://arxiv.org/abs/2205.05198, 4.1)
-_KEPT = 17
+# Values that a layer keeps for its backward pass, in widths of the trunk, counted as Korthikanti et al. do (2022,
+# https://arxiv.org/abs/2205.05198, 4.1): 5 of attention without its matrix, which neither flash-attn nor sdpa keeps, 3
+# of each norm, which is computed in fp32, the input of the gated MLP, and 4 of its own width inside
+_KEPT, _KEPT_INSIDE = 12, 4
 TEXT_TOKENS = {"direct": 48, "full": 272}  # of a prompt, beside the picture's: instruction, marks, a question of 20
 ANSWER_TOKENS = 256  # of a taught answer, where numbers are written digit by digit
 
@@ -61,7 +62,8 @@ def memory(config: Stage, shape: Shape, prompt: int, gpus: int) -> Memory:
     grpo = config if isinstance(config, GrpoConfig) else None
     tokens = prompt + (grpo.max_completion if grpo else ANSWER_TOKENS)
     held = config.micro_batch * tokens * shape.hidden * (2 if halved else 4)
-    layers = held * (shape.layers + _KEPT if config.recompute else shape.layers * _KEPT)
+    kept = _KEPT + _KEPT_INSIDE * shape.inner / shape.hidden
+    layers = held * (shape.layers + kept if config.recompute else shape.layers * kept)
     logits = 0 if grpo else config.micro_batch * tokens * shape.vocabulary * 8  # TRL never makes GRPO's whole
     return Memory(
         weights=everywhere * wide / spread_weights / GIB,

@@ -55,9 +55,11 @@ def command(
         if trainer.accelerator.is_main_process:
             write_run(name, config, start, given.data, given.output)
         train(trainer, given.output)
+        first = trainer.accelerator.is_main_process
+        trainer.accelerator.end_training()  # a process that ends beside open connections may abort (gloo's threads)
         if asked_to_stop() and trainer.state.global_step < trainer.state.max_steps:
             sys.exit(STOPPED)
-        if trainer.accelerator.is_main_process:
+        if first:
             summarise(trainer.state.log_history, given.output)
 
 

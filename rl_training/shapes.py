@@ -53,6 +53,7 @@ class Shape:
         parameters: all of them; tied embeddings count once.
         linear: text layers by their last name: how many, output and input width.
         layers, hidden, key_value: text layers, their width, and the width of a layer's keys (or values).
+        inner: width inside a text layer's gated MLP.
         vocabulary: rows of the embedding.
         image_side: pixels of the picture's side to one image token.
     """
@@ -62,6 +63,7 @@ class Shape:
     layers: int
     hidden: int
     key_value: int
+    inner: int
     vocabulary: int
     image_side: int
 
@@ -106,6 +108,7 @@ def shape_of(config: Qwen2_5_VLConfig) -> Shape:
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         key_value=text.hidden_size // text.num_attention_heads * text.num_key_value_heads,
+        inner=text.intermediate_size,
         vocabulary=text.vocab_size,
         image_side=vision.patch_size * vision.spatial_merge_size,
     )

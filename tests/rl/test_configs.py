@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from transformers import Qwen2_5_VLConfig
 
+import benchmarks
+from benchmarks.grpo_parts import configured, even
+from benchmarks.grpo_step import Step
 from medreasoner.contract.errors import MedReasonerError
 from rl_training import embedded_grpo, finetune, grpo
 from rl_training.config import FinetuneConfig, GrpoConfig, Lora, Stage
@@ -20,6 +25,7 @@ from rl_training.stage import deepspeed_settings
 from tests.collection import make_collection
 
 CONFIGS = Path(str(files("rl_training"))) / "configs"
+RESULTS = Path(str(files(benchmarks))) / "results"
 STAGES = {
     "smoke_sft": FinetuneConfig,
     "smoke": GrpoConfig,
@@ -154,6 +160,31 @@ def test_memory_of_adapters(seven: Shape) -> None:
     needed = memory(GrpoConfig("x", lora=Lora()), seven, 1172, 1)
     assert needed.optimizer == pytest.approx(12 * by_hand / GIB)
     assert needed.reference == 0  # the base under the adapters is the reference
+
+
+MEASURED = {  # on H200s (benchmarks/results); part -> changes to our settings, as benchmarks.grpo_parts makes them
+    "ours": {},
+    "trl_defaults": {"kl_weight": 0.0, "micro_batch": 1, "recompute": True},
+}
+
+
+@pytest.mark.parametrize("part", MEASURED)
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("grpo_step_7b_lora", Step("7b", lora=64, group=4)),
+        ("grpo_step_7b_zero3", Step("7b", layers=8, deepspeed="zero3", processes=2, group=4, recompute=True)),
+    ],
+)
+def test_memory_is_what_was_measured(name: str, step: Step, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    monkeypatch.setenv("WORLD_SIZE", str(step.processes))
+    monkeypatch.setitem(REWARDS, even.__name__, even)  # `configured` adds it for good
+    text = {"num_hidden_layers": step.layers, "layer_types": None} if step.layers else {}
+    told = configuration("7b").to_dict()
+    shape = shape_of(Qwen2_5_VLConfig.from_dict({**told, "text_config": {**told["text_config"], **text}}))
+    planned = memory(replace(configured(step), **MEASURED[part]), shape, 948, step.processes).total
+    assert planned == pytest.approx(found[part]["peak_gib"], rel=0.05)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").glob("*.yaml")), ids=lambda p: p.stem)
