@@ -32,6 +32,8 @@ from rl_training.reinforcement import Run
 from rl_training.sft import load_model
 from rl_training.summary import LOG, summarise
 
+STATE = "state.pt"
+
 
 def evaluate(run: Run, data: Path, pictures: torch.Tensor, masks: torch.Tensor, split: str, most: int | None) -> Any:
     """Answer a split's cases with the actor, guided and greedy."""
@@ -53,8 +55,8 @@ def figures(cases: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def train(run: Run, data: Path, pictures: torch.Tensor, masks: torch.Tensor, limit: float, log: Path) -> None:
-    """Train until the schedule or this run's time (seconds) ends; log every step, validate now and then."""
+def train(run: Run, data: Path, pictures: torch.Tensor, masks: torch.Tensor, limit: float, out: Path) -> None:
+    """Train until the schedule or this run's time (seconds) ends; log every step, save and validate now and then."""
     end, longest = time.monotonic() + limit, 0.0
     config = run.config
     while run.step < config.steps and time.monotonic() + longest < end:
@@ -64,10 +66,19 @@ def train(run: Run, data: Path, pictures: torch.Tensor, masks: torch.Tensor, lim
             line |= figures(evaluate(run, data, pictures, masks, "val", config.validation_questions))
         line["seconds"] = time.monotonic() - begun
         longest = max(longest, line["seconds"]) if run.step > 1 else 0.0  # the first step compiles
-        with log.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        if run.step % config.save_every == 0:
+            run.save(out / STATE)
+        with (out / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
         if run.step % 10 == 0 or run.step < 4:
             print(json.dumps({name: round(value, 4) for name, value in line.items()}), flush=True)
+
+
+def forget(log: Path, after: int) -> None:
+    """Drop the lines of steps that were taken after the last saved one, by a run that was killed."""
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        log.write_text("".join(line for line in lines if json.loads(line)["step"] <= after), encoding="utf-8")
 
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:
@@ -102,13 +113,14 @@ def main(argv: list[str] | None = None) -> None:
     entries, absent = training_entries(args.data), training_absent(args.data)
     run = Run(load_model(args.base, device), Feed(samples, entries, absent, tokenizer, config.supervised()), config)
     args.out.mkdir(parents=True, exist_ok=True)
-    state = args.out / "state.pt"
+    state = args.out / STATE
     if state.exists():
         run.resume(state)
+        forget(args.out / LOG, run.step)
     elif args.adapter:
         run.policy.load(args.adapter)
     shown, truth = torch.from_numpy(pictures).to(device), torch.from_numpy(load_masks(args.packed)).to(device)
-    train(run, args.data, shown, truth, args.limit, args.out / LOG)
+    train(run, args.data, shown, truth, args.limit, args.out)
     run.save(state)
     run.policy.save(args.out / "adapter")
     for split in args.evaluate:

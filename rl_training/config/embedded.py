@@ -75,6 +75,7 @@ class EmbeddedGrpoConfig:
     balance: float = 0.3
     max_question: int = 48
     splits: dict[str, float] = field(default_factory=lambda: {"train": 1.0})
+    save_every: int = 20  # steps
     validate_every: int = 100  # steps; 0: never
     validation_questions: int = 192
     seed: int = 0

@@ -278,6 +278,34 @@ def test_a_run_goes_on_as_if_never_cut_off_and_evaluates(collection: tuple[Path,
     assert (tmp_path / "a" / "summary.png").stat().st_size > 5000
 
 
+def test_a_run_that_is_killed_goes_on_from_its_last_saved_step(
+    collection: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "short.yaml"
+    config.write_text(
+        "rewards: {paper_soft: 1}\nquestions: 1\nmicro_batch: 1\ngroup: 2\nanswer: 8\nsteps: 5\nsave_every: 2\n"
+        "validate_every: 0\nwarmup: 1\n"
+    )
+    step = Run.train_step
+
+    def killed(run: Run, pictures: torch.Tensor, masks: torch.Tensor) -> dict[str, float]:
+        if run.step == 3:
+            raise RuntimeError("killed")
+        return step(run, pictures, masks)
+
+    monkeypatch.setattr(Run, "train_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        command(collection, tmp_path / "cut", config)
+    monkeypatch.setattr(Run, "train_step", step)
+    assert torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["step"] == 2
+    command(collection, tmp_path / "cut", config)
+    command(collection, tmp_path / "whole", config)
+    cut, whole = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("cut", "whole"))
+    assert all(torch.equal(one, other) for one, other in zip(cut["adapters"], whole["adapters"], strict=True))
+    log = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
+
+
 WRONG = {
     "an unknown reward": ({"rewards": {"praise": 1}}, "no such rewards"),
     "a reward of length, which no answer here can lose": ({"rewards": {"brevity": 1}}, "no such rewards"),
