@@ -8,8 +8,10 @@ python -m benchmarks.active_learning --learner small --data DATA --packed PACKED
 A reasoner is trained on all kinds of image but six. Then a department that has all of them reveals its labels, 40 at a
 time, in the order of an arm: `random`; `disagreement`, 1 minus the mean pairwise IoU of six sampled boxes;
 `low_confidence`, the likelihood of the greedy box; `disagreement_for_size`, the rank of the disagreement among boxes of
-like size. Every round trains from the same start on what is revealed so far, mixed with what the start knows, and
-answers the same test cases. Masks and absent targets are left out.
+like size, the product's strategy; `disagreement_spread`, this rank and that of the low confidence together, and of the
+30 % that are first by their sum those whose pictures look least like each other and like what was revealed. Every round
+trains from the same start on what is revealed so far, mixed with what the start knows, and answers the same test
+cases. Masks and absent targets are left out.
 
 `--learner small`, which needs no BASE, puts a stand-in in the reasoner's place that a processor core trains in seconds
 (benchmarks.learning.small_student): archive, queue, disagreement and test are the same, so it tests the choice of
@@ -26,6 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,9 +40,10 @@ from benchmarks.learning.curve import figures, table
 from benchmarks.learning.department import ARMS, SMALL, TINY, Department, Plan, queue
 from benchmarks.learning.draws import disagreement, sizes
 from benchmarks.learning.small_student import SmallStudent
+from benchmarks.learning.spread import unlike_first
 from benchmarks.learning.student import ReasonerStudent, Student
 from medreasoner.durable import write_durably
-from monailabel_app.lib.activelearning.ranking import among_like_sizes
+from monailabel_app.lib.activelearning.ranking import among_like_sizes, ranks_within
 from rl_training.config.reading import read_yaml
 
 Record = dict[str, Any]
@@ -77,7 +81,13 @@ def scores(student: Student, arm: str, rows: list[int], chance: Random) -> list[
         return [-c for c in student.answer(rows, questions).confidence]
     drawn = student.answer(rows, questions, student.plan.draws, chance.randrange(2**31))
     found = [disagreement(boxes) for boxes in drawn.boxes]
-    return among_like_sizes(found, sizes(drawn.boxes)) if arm == "disagreement_for_size" else found
+    if arm == "disagreement":
+        return found
+    ranks = among_like_sizes(found, sizes(drawn.boxes))
+    if arm == "disagreement_for_size":
+        return ranks
+    unsure = [-c for c in student.answer(rows, questions).confidence]
+    return [a + b for a, b in zip(ranks, ranks_within(unsure, [0] * len(unsure)), strict=True)]
 
 
 def next_round(student: Student, branch: Branch) -> Record:
@@ -87,6 +97,8 @@ def next_round(student: Student, branch: Branch) -> Record:
     left = sorted(set(department.archive) - set(branch.revealed))
     rows = chance.sample(left, min(plan.candidates, len(left)))
     wanted = scores(student, branch.arm, rows, chance)
+    if branch.arm == "disagreement_spread":
+        wanted = unlike_first(wanted, student.looks(rows), student.looks(branch.revealed))
     order = queue(wanted, [department.patient(row) for row in rows], plan.patient_limit)
     new = [rows[i] for i in order[: plan.labels]]
     scored = time.perf_counter()
@@ -143,6 +155,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--plan", type=Path, help="YAML of knobs (benchmarks.learning.department.Plan)")
+    parser.add_argument("--split", choices=("val", "test"), help="whose cases are examined, in place of the plan's")
     parser.add_argument("--tiny", action="store_true", help="a few steps of random weights, on any machine")
     given = parser.parse_args(argv)
     if given.learner == "reasoner" and given.base is None:
@@ -155,7 +168,7 @@ def new_student(given: argparse.Namespace, department: Department) -> Student:
     if given.learner == "small":
         return SmallStudent(department, given.packed, given.state)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return ReasonerStudent(department, given.packed, given.base, given.tiny, device)
+    return ReasonerStudent(department, given.packed, given.base, given.state, given.tiny, device)
 
 
 def simulate(given: argparse.Namespace, department: Department, start: Branch, branches: list[Branch]) -> None:
@@ -176,6 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     torch._dynamo.config.cache_size_limit = 64
     usual = TINY if given.tiny else SMALL if given.learner == "small" else Plan()
     plan = read_yaml(given.plan, Plan) if given.plan else usual
+    plan = replace(plan, split=given.split or plan.split)
     department = Department(given.data, plan)
     given.state.mkdir(parents=True, exist_ok=True)
     start = Branch(given.state, "start", 0)

@@ -170,7 +170,8 @@ def draw(found: dict[str, Any], png: Path) -> None:
 
     parts = [part for part in PARTS if all(part in arm for arm in found["arms"].values())]
     figure, axes = plt.subplots(1, len(parts) + 2, figsize=(4 * len(parts) + 8, 3.8), layout="constrained")
-    for colour, (arm, curve) in zip(("#555555", "#0072b2", "#d55e00", "#009e73"), found["arms"].items(), strict=False):
+    colours = ("#555555", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
+    for colour, (arm, curve) in zip(colours, found["arms"].items(), strict=False):
 
         def line(axis: Any, points: list[dict[str, float]], arm: str = arm, colour: str = colour) -> None:
             mean, low, high = ([point[key] for point in points] for key in ("mean", "low", "high"))

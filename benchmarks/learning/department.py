@@ -15,7 +15,7 @@ from rl_training.config import SftConfig
 from rl_training.feed import Feed
 from rl_training.questions import training_entries
 
-ARMS = ("random", "disagreement", "low_confidence", "disagreement_for_size")
+ARMS = ("random", "disagreement", "low_confidence", "disagreement_for_size", "disagreement_spread")
 NEW_KINDS = (
     "colonoscopy",
     "dermoscopy image",
@@ -40,7 +40,8 @@ class Plan:
     draws: int = 6  # sampled answers to each candidate
     temperature: float = 1.0
     patient_limit: int = 4  # labels of one patient in a round, as long as there are others
-    cases: int = 1000  # of the test split, at most
+    split: str = "test"  # whose cases are examined; knobs are chosen by "val"
+    cases: int = 1000  # of that split, at most
     new_kinds: tuple[str, ...] = NEW_KINDS  # kinds of image that the start never saw
     start_steps: int = 1500
     round_steps: int = 80  # of a round's training, which begins at the start's weights every time
@@ -77,12 +78,12 @@ class Department:
     """A labelled collection, divided by patients.
 
     Half of the patients of every kind of image are the department's archive. Of the other half the start sees those of
-    kinds that are not new. The test cases are the collection's own, with its test's wordings. All targets are there:
+    kinds that are not new. The cases are the collection's own, with the wordings of its test. All targets are there:
     absence is no part of this simulation, and for the sake of time neither is the sentence on what a target looks like.
 
     Attributes:
         known, archive: rows of training samples: what the start saw, and what can be revealed.
-        cases: of the test split, the same for every arm and seed.
+        cases: of the plan's split, the same for every arm and seed.
     """
 
     def __init__(self, data: Path, plan: Plan) -> None:
@@ -102,7 +103,7 @@ class Department:
             mine |= set(chance.sample(patients, (len(patients) + 1) // 2))
         self.archive = [i for i in rows if self.patient(i) in mine]
         self.known = [i for i in rows if self.patient(i) not in mine and not self.is_new(i)]
-        there = [case for case in cases_of(self.samples, data, "test") if not case.absent]
+        there = [case for case in cases_of(self.samples, data, plan.split) if not case.absent]
         self.cases: list[Case] = chance.sample(there, min(plan.cases, len(there)))
 
     def patient(self, row: int) -> str:

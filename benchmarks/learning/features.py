@@ -20,6 +20,7 @@ from medreasoner.expert.litemedsam import LiteMedSam
 CELLS, CHANNELS = 14, 256  # a cell is 24 pixels of the canvas
 SHRINK = 3
 FILE = "features.npy"
+Floats = NDArray[np.float64]
 
 
 def features(state: Path, pictures: NDArray[np.uint8], rows: list[int]) -> NDArray[np.float16]:
@@ -44,6 +45,14 @@ def features(state: Path, pictures: NDArray[np.uint8], rows: list[int]) -> NDArr
             kept[row] = _encoded(encoder, pictures[row])
         kept.flush()
     return kept
+
+
+def mean_looks(kept: NDArray[np.float16], rows: list[int]) -> Floats:
+    """Return the mean over the cells of some pictures' features, (rows, CHANNELS)."""
+    found: Floats = np.zeros((len(rows), CHANNELS))
+    for at, row in enumerate(rows):
+        found[at] = kept[row].mean(0, dtype=np.float64)
+    return found
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.learning.department import Department
 from benchmarks.learning.draws import Drawn, pick_number
-from benchmarks.learning.features import features
+from benchmarks.learning.features import Floats, features, mean_looks
 from benchmarks.learning.small_reasoner import SmallReasoner
 from benchmarks.learning.student import Student, true_boxes
 from medreasoner.contract.answer import Box
@@ -41,6 +41,9 @@ class SmallStudent(Student):
         used = [*lessons, *(case.row for case in department.cases)]
         self.features = features(state, pictures, sorted({self.picture[row] for row in used}))
         self.numbers = torch.arange(department.plan.start.canvas + 1)
+
+    def looks(self, rows: list[int]) -> Floats:
+        return mean_looks(self.features, [self.picture[row] for row in rows])
 
     def _seen(self, rows: list[int], questions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         shown = torch.from_numpy(self.features[[self.picture[row] for row in rows]]).float()

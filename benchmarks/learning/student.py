@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.learning.department import Department
 from benchmarks.learning.draws import Drawn, draw_boxes
+from benchmarks.learning.features import Floats, features, mean_looks
 from medreasoner.contract.answer import Box
 from medreasoner.geometry import box_iou
 from medreasoner.reasoner.grammar import AnswerGrammar
@@ -102,6 +103,10 @@ class Student(ABC):
         return found
 
     @abstractmethod
+    def looks(self, rows: list[int]) -> Floats:
+        """Return what the pictures of some of the archive's samples look like to a frozen network, (rows, CHANNELS)."""
+
+    @abstractmethod
     def _draw(self, rows: list[int], questions: list[str], draws: int, temperature: float, seed: int) -> Drawn:
         """Answer as many questions as fit into memory at once."""
 
@@ -115,13 +120,16 @@ def true_boxes(masks: torch.Tensor, rows: list[int]) -> torch.Tensor:
 class ReasonerStudent(Student):
     """The reasoner itself, trained from SmolLM2's text trunk."""
 
-    def __init__(self, department: Department, packed: Path, base: Path, tiny: bool, device: torch.device) -> None:
+    def __init__(
+        self, department: Department, packed: Path, base: Path, state: Path, tiny: bool, device: torch.device
+    ) -> None:
         """Load pictures and base.
 
         Args:
             department: what there is to learn.
             packed: what `rl_training.pack` made of the same collection.
             base: what `rl_training.trunk` wrote; any folder with its tokenizer where `tiny` is set.
+            state: folder where the features are kept by which pictures are compared.
             tiny: take a model of two layers with random weights, to try the commands on a CPU.
             device: where to train.
         """
@@ -134,7 +142,12 @@ class ReasonerStudent(Student):
         super().__init__(department, Learner(model, self.tokenizer, config).to(device), self.masks)
         card = replace(embedded_card(department.entries, config.canvas), may_abstain=False)
         self.grammar = AnswerGrammar.for_tokenizer(self.tokenizer, card)
+        self.state = state
         self.asking = Feed(department.samples, department.entries, [], self.tokenizer, config)
+
+    def looks(self, rows: list[int]) -> Floats:
+        at = [int(self.department.samples[row]["picture_row"]) for row in rows]
+        return mean_looks(features(self.state, self.pictures.cpu().numpy(), sorted(set(at))), at)
 
     def _steps(self, run: Run, revealed: list[int]) -> Iterator[None]:
         feed = self.department.lessons(run.config, self.tokenizer, revealed)

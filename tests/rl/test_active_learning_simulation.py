@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.distance import cdist
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks import active_learning
 from benchmarks.learning import curve
-from benchmarks.learning.department import SMALL, TINY, Department, queue
+from benchmarks.learning.department import ARMS, SMALL, TINY, Department, queue
 from benchmarks.learning.draws import disagreement, draw_boxes, sizes
 from benchmarks.learning.features import features
 from benchmarks.learning.small_reasoner import SmallReasoner
 from benchmarks.learning.small_student import SmallStudent
+from benchmarks.learning.spread import farthest_first, unlike_first
 from medreasoner.contract.answer import Box, parse_answer
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.folders import embedded_folder
@@ -72,6 +74,12 @@ def test_department_is_divided_by_patients(data: Path) -> None:
     assert all(department.samples[case.row]["split"] == "test" for case in department.cases)
 
 
+def test_knobs_are_chosen_by_another_split(data: Path) -> None:
+    department, other = Department(data, TINY), Department(data, replace(TINY, split="train"))
+    assert {department.samples[case.row]["split"] for case in other.cases} == {"train"}
+    assert (other.archive, other.known) == (department.archive, department.known)
+
+
 def test_lessons_mix_what_is_known_with_what_is_revealed(data: Path) -> None:
     department = Department(data, TINY)
     tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
@@ -112,6 +120,41 @@ def test_disagreement(boxes: list[Box], expected: float) -> None:
 
 def test_sizes_are_mean_areas() -> None:
     assert sizes([[Box(0, 0, 2, 3), Box(1, 1, 3, 2)], [Box(0, 0, 1, 1)]]) == [4.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("points", "before", "expected"),
+    [
+        ([0, 1, 10, 5], [], [0, 2, 3, 1]),  # the first, the farthest from it, then the middle
+        ([0, 1, 10, 5], [10], [0, 3, 1, 2]),  # known pictures count as chosen
+        ([4, 4, 4], [0], [0, 1, 2]),  # of equals the first
+        ([7], [], [0]),
+    ],
+)
+def test_farthest_first(points: list[float], before: list[float], expected: list[int]) -> None:
+    assert farthest_first(np.array(points)[:, None] * 1.0, np.array(before).reshape(-1, 1) * 1.0) == expected
+
+
+def test_each_of_a_traversal_is_the_farthest_that_is_left() -> None:
+    chance = np.random.default_rng(3)
+    points, before = chance.normal(size=(30, 5)), chance.normal(size=(4, 5))
+    order = farthest_first(points, before)
+    assert sorted(order) == list(range(30))
+    for at in range(30):
+        seen = np.vstack([before, points[order[:at]]])
+        gaps = cdist(points[order[at:]], seen).min(1)
+        assert gaps[0] == pytest.approx(gaps.max())
+
+
+def test_pictures_that_look_new_come_first_of_the_most_wanted() -> None:
+    """Of ten candidates three are in the pool: two alike, one like what is known. Channels differ in scale."""
+    looks = np.array([[0, 0], [0, 0], [9, 1e6], *[[3, 3e5]] * 7], float)
+    wanted = [0.9, 0.8, 0.7, *[0.1] * 7]
+    found = unlike_first(wanted, looks, np.array([[9, 1e6]], float))
+    assert sorted(range(10), key=lambda i: -found[i])[:3] == [0, 1, 2], "the first two are far from what is known"
+    none_known = unlike_first(wanted, looks, np.zeros((0, 2)))
+    assert sorted(range(10), key=lambda i: -none_known[i])[:3] == [0, 2, 1]
+    assert found[3:] == wanted[3:]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +358,13 @@ def test_simulation_is_interrupted_and_goes_on(
 
     assert found["labels"] == [0, 4, 8]
     assert ("stand-in" in found["learner"]) == (learner == "small")
-    assert set(found["arms"]) == {"random", "disagreement", "low_confidence", "disagreement_for_size"}
+    assert set(found["arms"]) == {
+        "random",
+        "disagreement",
+        "low_confidence",
+        "disagreement_for_size",
+        "disagreement_spread",
+    }
     department = Department(data, TINY)
     for arm in found["arms"]:
         rounds = json.loads((state / f"{arm}-0.json").read_text())
