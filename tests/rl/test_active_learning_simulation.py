@@ -358,13 +358,7 @@ def test_simulation_is_interrupted_and_goes_on(
 
     assert found["labels"] == [0, 4, 8]
     assert ("stand-in" in found["learner"]) == (learner == "small")
-    assert set(found["arms"]) == {
-        "random",
-        "disagreement",
-        "low_confidence",
-        "disagreement_for_size",
-        "disagreement_spread",
-    }
+    assert set(found["arms"]) == set(ARMS)
     department = Department(data, TINY)
     for arm in found["arms"]:
         rounds = json.loads((state / f"{arm}-0.json").read_text())
