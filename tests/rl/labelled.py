@@ -18,6 +18,11 @@ from rl_training.dataset.saved_labels import SHELF
 from tests.collection import DISC, retina
 
 SIDE = 300  # pixels of a crop
+SAID = {  # as the reasoner words an answer, by whether the target is absent
+    False: "This is a fundus photograph. The question points to the {}. It is bright. Here it is medium and lies in "
+    "the middle central part of the image.",
+    True: "This is a fundus photograph. The question asks about the {}, which cannot be seen on such an image.",
+}
 LOOSE = {"margin": 1.0, "false_absent": 1.0, "cases": 2}  # whatever comes out takes over
 
 
@@ -37,7 +42,8 @@ def save_labels(studies: Path, numbers: range, misplaced: Container[int] = ()) -
             box = (DISC[0] - left, DISC[1] - top, DISC[2] - left - 1, DISC[3] - top - 1)
             ImageDraw.Draw(mask).ellipse((200, 200, 290, 290) if number in misplaced else box, fill=255)
         target = "gallbladder" if absent else "optic disc"
-        record = LabelRecord(f"Where is the {target}?", absent, "stored", 0, target=target)
+        said = SAID[absent].format(target)
+        record = LabelRecord(f"Where is the {target}?", absent, "stored", 0, said, target)
         content = io.BytesIO()
         mask.save(content, "PNG")
         shelf.put(f"{number:02d}", "final", {"mask.png": content.getvalue()}, {"medreasoner": asdict(record)})
