@@ -27,7 +27,7 @@ from monailabel_app.gateway.lanes import Lanes
 from monailabel_app.gateway.service import Service
 from monailabel_app.lib.activelearning.idle import IdleScoring
 from monailabel_app.lib.activelearning.questions import NOTE, AskedBefore, NoQuestion
-from monailabel_app.lib.activelearning.score_notes import questions_of, with_first
+from monailabel_app.lib.activelearning.score_notes import questions_of
 from monailabel_app.lib.activelearning.scores import AnswerScores, key_picture
 from monailabel_app.lib.activelearning.worklist import OTHER, Worklist
 from monailabel_app.lib.datastore import open_datastore
@@ -128,22 +128,6 @@ def test_of_several_questions_the_one_with_the_widest_spread_comes_first(store: 
     kept = [(asked["question"], asked["scores"]["disagreement"], asked["size"]) for asked in questions_of(note)]
     assert kept == [("Which?", 1.0, 0.5625), ("Where?", 0.0, 0.5625), ("How?", 0.0, 0.5625)]
     assert note["question"] == "Which?"
-
-
-def test_another_question_is_put_first_and_back() -> None:
-    asked = [{"question": q, "scores": {"disagreement": 0.5}, "size": 0.1, "boxes": []} for q in "abc"]
-    note = {**asked[0], "axis": "axial", "reasoner_sha256": "x", "others": asked[1:]}
-    turned = with_first(note, 2)
-    assert [q["question"] for q in questions_of(turned)] == ["c", "a", "b"]
-    assert (turned["question"], turned["axis"], turned["reasoner_sha256"]) == ("c", "axial", "x")
-    assert [q["question"] for q in questions_of(with_first(turned, 1))] == ["a", "c", "b"]
-
-
-def test_an_older_note_holds_one_question_without_a_size() -> None:
-    note = {"scores": {"disagreement": 0.5}, "question": "Where?", "boxes": [None], "at": "2026-11-28"}
-    assert questions_of(note) == [{"scores": {"disagreement": 0.5}, "question": "Where?", "boxes": [None]}]
-    assert with_first(note, 0) == {**note, "others": []}
-    assert questions_of({}) == []
 
 
 def test_the_slice_is_the_middle_one_or_that_of_an_earlier_label(tmp_path: Path) -> None:
