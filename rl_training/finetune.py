@@ -19,6 +19,7 @@ from transformers import Trainer, TrainingArguments
 from medreasoner.contract.errors import MedReasonerError
 from rl_training.checkpoints import SafeCheckpoints
 from rl_training.config import FinetuneConfig
+from rl_training.reasoning import unknown
 from rl_training.rows import Canvas
 from rl_training.running import command
 from rl_training.stage import Start, adapters, common_arguments, with_given_adapter
@@ -77,17 +78,18 @@ class Batches:
         text = written.replace("<|image_pad|>", "<|image_pad|>" * (int(grid.prod()) // self._merge**2))
         tokenizer = self._processor.tokenizer
         prompt: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        said = tokenizer(canvas.answer(row) + "<|im_end|>", add_special_tokens=False, return_offsets_mapping=True)
-        answer: list[int] = said["input_ids"]
+        said, example = canvas.answer(row) + "<|im_end|>", canvas.rows[row].example
+        read = tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)
+        answer: list[int] = read["input_ids"]
         if len(prompt) + len(answer) > self._most:
             raise MedReasonerError(
-                f"{canvas.rows[row].example.where}: prompt and answer have {len(prompt) + len(answer)} tokens",
+                f"{example.where}: prompt and answer have {len(prompt) + len(answer)} tokens",
                 f"raise max_tokens above {self._most}, or shorten the question",
             )
-        unknown = canvas.untaught(row) if self._only_known else []
+        spans = unknown(said, example.kind, example.questions.appearance) if self._only_known else []
         taught = [
-            IGNORED if any(first < end and start < last for start, end in unknown) else token
-            for token, (first, last) in zip(answer, said["offset_mapping"], strict=True)
+            IGNORED if any(first < end and start < last for start, end in spans) else token
+            for token, (first, last) in zip(answer, read["offset_mapping"], strict=True)
         ]
         return prompt, answer, taught
 

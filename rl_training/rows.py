@@ -145,11 +145,6 @@ class Canvas:
         shown = self.shown(index)
         return taught(shown, self.card.canvas).to_text()
 
-    def untaught(self, index: int) -> list[tuple[int, int]]:
-        """Return the spans of `answer`, in characters, that are there for want of knowledge (`reasoning.unknown`)."""
-        example = self.rows[index].example
-        return reasoning.unknown(self.answer(index), example.kind, example.questions.appearance)
-
     def columns(self, index: int) -> dict[str, Any]:
         """Return what TRL and the rewards read of a row (docs/rewards.md)."""
         shown = self.shown(index)

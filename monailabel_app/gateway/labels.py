@@ -35,7 +35,7 @@ async def save_label(request: Request) -> Response:
 
 def label_file(request: Request) -> Response:
     """The label's file (GET), or whether there is one (HEAD); read at once, for a later save removes it."""
-    name, content = service(request).application.datastore().label_content(*_known(request))
+    name, content = service(request).application.datastore().label_content(*_named(request))
     headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name)}"}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
@@ -43,24 +43,24 @@ def label_file(request: Request) -> Response:
 def label_info(request: Request) -> Response:
     """What was saved beside a label: its record, names of segments, when."""
     store = service(request).application.datastore()
-    return JSONResponse(without_paths(store.get_label_info(*_known(request))))
+    return JSONResponse(without_paths(store.get_label_info(*_named(request))))
 
 
 def remove_label(request: Request) -> Response:
     """Delete a label."""
-    here, (image, tag) = service(request), _known(request, "id")
+    here, (image, tag) = service(request), _named(request, "id")
+    store = here.application.datastore()
+    store.get_label_uri(image, tag)  # says when there is none, before the audit log names it
     here.audit.write("removal", request.state.user.name, image=image, tag=tag)
-    here.application.datastore().remove_label(image, tag)
+    store.remove_label(image, tag)
     return JSONResponse({})
 
 
-def _known(request: Request, name: str = "label") -> tuple[str, str]:
-    """Image and tag of the label that the query names; raises `NotFound`, or the datastore's own of that status."""
+def _named(request: Request, name: str = "label") -> tuple[str, str]:
+    """Image and tag that the query names; raises `NotFound` for an image that is not there, `Refusal` for no tag."""
     store, query = service(request).application.datastore(), request.query_params
     tag = checked_tag(query.get("tag", ""))
-    image = known_image(store, query.get(name) or query.get("image", ""))
-    store.get_label_uri(image, tag)  # says when there is none
-    return image, tag
+    return known_image(store, query.get(name) or query.get("image", "")), tag
 
 
 def _checked(text: str) -> dict[str, Any]:

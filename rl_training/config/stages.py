@@ -111,9 +111,7 @@ class FinetuneConfig(Stage):
     warmup: float = 0.1
     batch: int = 16  # examples an update
     max_tokens: int = 2048  # prompt and answer; a longer example is an error
-    only_known: bool = (
-        False  # a kind of image or looks that nobody knows are not taught: the reasoner has its own words
-    )
+    only_known: bool = False  # teach no kind of image and no lack of looks that nobody knows (rl_training.reasoning)
 
     @property
     def examples_per_update(self) -> int:
