@@ -3,6 +3,9 @@
 python -m rl_training.pack DATA PACKED
 python -m rl_training.embedded_grpo rl_training/configs/embedded_grpo.yaml --data DATA --packed PACKED --out RUN
 
+A run starts from a folder's rows alone, the supervised stage, and not from the adapter that may lie beside them;
+`--adapter medreasoner/weights/embedded` goes on from what ships. `rl_training.soup` averages runs.
+
 `rl_training.grpo` does the same for any checkpoint on TRL; this one moves pictures and masks together on the GPU, as
 the supervised stage does, and samples with `rl_training.rollout` (docs/decisions/0015-grpo-of-the-embedded-reasoner.md
 says why there are two).
@@ -111,7 +114,8 @@ def main(argv: list[str] | None = None) -> None:
     pictures = open_pictures(args.packed, samples)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     entries, absent = training_entries(args.data), training_absent(args.data)
-    run = Run(load_model(args.base, device), Feed(samples, entries, absent, tokenizer, config.supervised()), config)
+    model = load_model(args.base, device, adapter=False)
+    run = Run(model, Feed(samples, entries, absent, tokenizer, config.supervised()), config)
     args.out.mkdir(parents=True, exist_ok=True)
     state = args.out / STATE
     if state.exists():

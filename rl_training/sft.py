@@ -34,15 +34,17 @@ from rl_training.questions import training_absent, training_entries
 from rl_training.warp import Freedom, warp_batch
 
 
-def load_model(folder: Path, device: torch.device) -> Any:
+def load_model(folder: Path, device: torch.device, adapter: bool = True) -> Any:
     """Load a folder of quantised weights; a folder without a vision tower gets a freshly drawn one.
+
+    Without `adapter` the one that lies beside the weights is left out: the embedded reasoner's supervised stage.
 
     Raises:
         CheckpointError: files are missing or damaged, or the weights are of another model than its config.json.
     """
     torch.manual_seed(0)
     model: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
-    state = load_quantised(folder)
+    state = load_quantised(folder, adapter)
     missing, unexpected = model.load_state_dict(state, strict=False)
     wrong = [k for k in missing if "visual" not in k and k != "lm_head.weight"] + list(unexpected)
     if wrong:

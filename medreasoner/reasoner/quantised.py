@@ -52,8 +52,8 @@ def save_quantised(state: dict[str, torch.Tensor], folder: Path, shard_bytes: in
     return paths
 
 
-def load_quantised(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all shards back as float32, with the folder's own adapter merged where it has one.
+def load_quantised(folder: Path, adapter: bool = True) -> dict[str, torch.Tensor]:
+    """Read all shards back as float32, with the folder's own adapter merged where it has one and `adapter` says so.
 
     Raises:
         CheckpointError: a shard is missing or damaged, or the adapter is.
@@ -70,7 +70,7 @@ def load_quantised(folder: Path) -> dict[str, torch.Tensor]:
         state = dict(_unpack(packed))
     except KeyError as error:
         raise CheckpointError(f"the weights in {folder} lack {error}", "fetch the checkpoint folder again") from error
-    if has_adapter(folder):
+    if adapter and has_adapter(folder):
         merge_adapter(state, folder)
     return state
 
