@@ -4,7 +4,7 @@ python -m rl_training.pack DATA PACKED
 python -m rl_training.embedded_grpo rl_training/configs/embedded_grpo.yaml --data DATA --packed PACKED --out RUN
 
 A run starts from a folder's rows alone, the supervised stage, and not from the adapter that may lie beside them;
-`--adapter medreasoner/weights/embedded` goes on from what ships. `rl_training.soup` averages runs.
+`--adapter medreasoner/weights/embedded` goes on from what ships.
 
 `rl_training.grpo` does the same for any checkpoint on TRL; this one moves pictures and masks together on the GPU, as
 the supervised stage does, and samples with `rl_training.rollout` (docs/decisions/0015-grpo-of-the-embedded-reasoner.md

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForCondition
 from medreasoner.console import errors_for_people
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.evaluation.cases import read_samples
+from medreasoner.reasoner.adapter import CONFIG as ADAPTER
 from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.quantised import load_quantised, rounded, save_quantised
 from rl_training.batch import Batch
@@ -166,7 +167,7 @@ def write_weights(run: Run, base: Path, folder: Path) -> dict[str, torch.Tensor]
     weights = rounded(run.averaged_weights())
     save_quantised(weights, folder)
     for file in base.iterdir():  # tokenizer, configuration and processor
-        if file.suffix in (".json", ".jinja") and file.name != CARD:
+        if file.suffix in (".json", ".jinja") and file.name not in (CARD, ADAPTER):
             shutil.copy(file, folder)
     return weights
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from medreasoner.contract.errors import CheckpointError
 from medreasoner.folders import embedded_folder, models_folder
 from medreasoner.instruction import instruction_hash
+from medreasoner.reasoner.adapter import CONFIG as ADAPTER
 from medreasoner.reasoner.adapter import has_adapter, merge_adapter
 from medreasoner.reasoner.card import FILE as CARD
 from medreasoner.reasoner.card import ReasonerCard, base_folder
@@ -93,8 +94,8 @@ def plain_folder(folder: Path, run: Path) -> Path:
 
 
 def copy_processor(folder: Path, out: Path) -> None:
-    """Copy tokenizer, processor, chat template and reader of wordings; not weights, their configuration or the card."""
+    """Copy tokenizer, processor, chat template and reader of wordings; not weights, their descriptions or the card."""
     for file in folder.iterdir():
-        ours = file.name in (CARD, "config.json") or file.name.endswith(".index.json")
+        ours = file.name in (CARD, ADAPTER, "config.json") or file.name.endswith(".index.json")
         if (file.suffix in (".json", ".jinja", ".txt", ".model") and not ours) or file.name == WORDING:
             shutil.copy(file, out / file.name)

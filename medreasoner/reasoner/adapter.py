@@ -21,7 +21,7 @@ from medreasoner.contract.errors import CheckpointError
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_DOWN, _UP, _WEIGHT = ".lora_A.weight", ".lora_B.weight", ".weight"
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 _UNKNOWN_HERE = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "fan_in_fan_out")
 
 
@@ -42,39 +42,21 @@ def merge_adapter(state: dict[str, torch.Tensor], folder: Path) -> None:
     Raises:
         CheckpointError: the adapter is damaged, of a kind that cannot be merged here, or of other weights.
     """
-    for name, (down, up) in read_adapter(folder).items():
-        weight = state.get(name)
-        if weight is None or weight.shape != (up.shape[0], down.shape[1]):
-            raise CheckpointError(f"the adapter in {folder} is of other weights: {name}", "give its own base folder")
-        weight.add_((up @ down).to(weight))
-
-
-def read_adapter(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return A (rank, inputs) and ``alpha / rank * B`` (outputs, rank), float32, by the name of the weight they change.
-
-    Raises:
-        CheckpointError: the adapter is damaged, or of a kind that cannot be merged here.
-    """
     scale = _scale(folder)
     try:
         parts = load_file(folder / WEIGHTS)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}", "fetch the folder again") from error
-    downs = {name.removesuffix(_DOWN): tensor.float() for name, tensor in parts.items() if name.endswith(_DOWN)}
-    ups = {name.removesuffix(_UP): scale * tensor.float() for name, tensor in parts.items() if name.endswith(_UP)}
-    fitting = downs.keys() == ups.keys() and all(downs[name].shape[:1] == ups[name].shape[1:] for name in downs)
-    if not downs or not fitting or len(parts) != 2 * len(downs):
+    downs = {name.removesuffix(_DOWN): tensor for name, tensor in parts.items() if name.endswith(_DOWN)}
+    ups = {name.removesuffix(_UP): tensor for name, tensor in parts.items() if name.endswith(_UP)}
+    names = {name: name.removeprefix(_PREFIX) + ".weight" for name in downs}
+    if not downs or downs.keys() != ups.keys() or len(parts) != 2 * len(downs):
         raise CheckpointError(f"{folder / WEIGHTS} does not hold pairs of matrices", "save it as a plain LoRA adapter")
-    return {name.removeprefix(_PREFIX) + _WEIGHT: (downs[name], ups[name]) for name in downs}
-
-
-def adapter_parts(changes: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Return A and B by the names that PEFT gives them in `WEIGHTS`, from what `read_adapter` returns."""
-    parts: dict[str, torch.Tensor] = {}
-    for name, (down, up) in changes.items():
-        stem = _PREFIX + name.removesuffix(_WEIGHT)
-        parts |= {stem + _DOWN: down.contiguous(), stem + _UP: up.contiguous()}
-    return parts
+    for name, down in downs.items():
+        weight, up = state.get(names[name]), ups[name]
+        if weight is None or weight.shape != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
+            raise CheckpointError(f"the adapter in {folder} is of other weights: {name}", "give its own base folder")
+        weight.add_((scale * (up.float() @ down.float())).to(weight))
 
 
 def _scale(folder: Path) -> float:
