@@ -174,6 +174,7 @@ MEASURED = {  # on H200s (benchmarks/results); part -> changes to our settings, 
     [
         ("grpo_step_7b_lora", Step("7b", lora=64, group=4)),
         ("grpo_step_7b_zero3", Step("7b", layers=8, deepspeed="zero3", processes=2, group=4, recompute=True)),
+        ("grpo_step_7b_zero3_whole", Step("7b", deepspeed="zero3", processes=2, group=4, recompute=True)),
     ],
 )
 def test_memory_is_what_was_measured(name: str, step: Step, part: str, monkeypatch: pytest.MonkeyPatch) -> None:

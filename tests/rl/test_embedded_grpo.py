@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from medreasoner.expert import load_expert
 from medreasoner.folders import embedded_folder
 from medreasoner.picture import Picture
 from medreasoner.reasoner.adapter import CONFIG, WEIGHTS, merge_adapter
-from medreasoner.reasoner.quantised import save_quantised
+from medreasoner.reasoner.quantised import load_quantised, save_quantised
 from rl_training import embedded_grpo, pack
 from rl_training.config import EmbeddedGrpoConfig, SftConfig
 from rl_training.feed import Feed
@@ -276,6 +277,28 @@ def test_a_run_goes_on_as_if_never_cut_off_and_evaluates(collection: tuple[Path,
     answered = json.loads((tmp_path / "a" / "test.json").read_text())
     assert {case["absent"] for case in answered} == {True, False}
     assert (tmp_path / "a" / "summary.png").stat().st_size > 5000
+
+
+def test_a_run_starts_from_the_rows_and_not_from_the_adapter_beside_them(
+    collection: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    data, packed, rows = collection
+    config = tmp_path / "none.yaml"
+    config.write_text(
+        "rewards: {paper_soft: 1}\nquestions: 1\nmicro_batch: 1\ngroup: 2\nanswer: 8\nvalidate_every: 0\n"
+    )
+    both = Path(shutil.copytree(rows, tmp_path / "both"))
+    run, *_ = start_run(collection)
+    stirred(run.policy).save(both)
+    alone, merged = load_quantised(rows), load_quantised(both)
+    assert not all(torch.equal(alone[name], merged[name]) for name in alone)
+
+    def answers(base: Path, out: str, *more: object) -> list[str]:
+        untrained = ("--limit", "1e-9", "--evaluate", "test", *more)
+        command((data, packed, base), tmp_path / out, config, *untrained)
+        return [case["text"] for case in json.loads((tmp_path / out / "test.json").read_text())]
+
+    assert answers(rows, "a") == answers(both, "b") != answers(both, "c", "--adapter", both)
 
 
 def test_a_run_that_is_killed_goes_on_from_its_last_saved_step(
