@@ -19,7 +19,7 @@ DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))
 UNIT = (ROOT / "deploy" / "medreasoner.service").read_text(encoding="utf-8")
 SETTINGS = {f"MEDREASONER_{f.name.upper()}" for f in fields(Settings)} | {"MEDREASONER_SETTINGS", "MEDREASONER_MODELS"}
-OF_THE_CORE = {"MEDREASONER_SERVER_URL", "MEDREASONER_SERVER_MODEL"}
+OF_THE_CORE = {"MEDREASONER_SERVER_URL", "MEDREASONER_SERVER_MODEL", "MEDREASONER_SERVER_CARD"}
 
 
 def instructions(name):
