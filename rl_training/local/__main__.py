@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from medreasoner.console import errors_for_people, out
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.reasoner.champions import Champions, registry_folder
-from rl_training.local.state import OVER, STOP, Diary, Stopped, locked, status_of
+from rl_training.local.state import OVER, STOP, StateFile, Stopped, locked, status_of
 from rl_training.stopping import STOPPED, heed_sigterm
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ def carry_out(given: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     heed_sigterm()
     with locked(folder) as lock:
-        diary = Diary(folder)
+        state_file = StateFile(folder)
         try:
-            lineage = _run(given, folder, diary, lock)
+            lineage = _run(given, folder, state_file, lock)
         except Stopped:
-            diary.note(status="stopped", message="stopped and saved; it can be gone on with")
+            state_file.update(status="stopped", message="stopped and saved; it can be gone on with")
             sys.exit(STOPPED)
         except Exception as error:
             what = f"{error.what}: {error.hint}" if isinstance(error, MedReasonerError) else repr(error)
             with suppress(OSError):  # the disk may be full: then the state before stays, and the error is told below
-                diary.note(status="failed", message=what)
+                state_file.update(status="failed", message=what)
             if isinstance(error, OSError):
                 hint = "make room there; --resume goes on from what is saved"
                 raise MedReasonerError(f"{folder} cannot be written: {error.strerror or error}", hint) from error
@@ -57,18 +57,18 @@ def carry_out(given: argparse.Namespace) -> None:
         finally:
             (folder / STOP).unlink(missing_ok=True)  # a wish of now does not stop the next start
         status = "published" if lineage.published else "refused"
-        diary.note(status=status, progress=1.0, message=lineage.reason, number=lineage.number)
+        state_file.update(status=status, progress=1.0, message=lineage.reason, number=lineage.number)
         out.print(f"{status}, number {lineage.number}: {lineage.reason}", markup=False, soft_wrap=True)
 
 
-def _run(given: argparse.Namespace, folder: Path, diary: Diary, lock: int) -> Lineage:
+def _run(given: argparse.Namespace, folder: Path, state_file: StateFile, lock: int) -> Lineage:
     """Load what the run needs, which takes seconds, once its lock is held and its state can be read; then run."""
     from rl_training.local.config import LocalConfig
     from rl_training.local.run import Run
 
     config = LocalConfig.from_yaml(given.config).of(given.reasoner)
     champions = Champions(registry_folder(given.registry).resolve(), config.rule.rule())
-    return Run(given.labels.resolve(), folder, champions, config, diary, lock).carry_out()
+    return Run(given.labels.resolve(), folder, champions, config, state_file, lock).carry_out()
 
 
 def print_commands(given: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from rl_training.local.comparing import cases_in, difference, examine, metrics
 from rl_training.local.config import LocalConfig
 from rl_training.local.holdout import Divided
 from rl_training.local.launching import command_of, follow, write_config
-from rl_training.local.state import Diary, Stopped, stop_wished
+from rl_training.local.state import StateFile, Stopped, stop_wished
 from rl_training.plan import plain_values
 from rl_training.prepare import prepare
 from rl_training.summary import SUMMARY
@@ -41,7 +41,7 @@ class Run:
         folder: of the run: prepared labels, a folder for each stage, log, state.
         champions: the registry.
         config: all knobs.
-        diary: where the run says how far it is.
+        state_file: where the run says how far it is.
         lock: descriptor that is held as long as a process of the run lives.
     """
 
@@ -49,7 +49,7 @@ class Run:
     folder: Path
     champions: Champions
     config: LocalConfig
-    diary: Diary
+    state_file: StateFile
     lock: int
 
     def carry_out(self) -> Lineage:
@@ -102,21 +102,21 @@ class Run:
             card = prepare(reader, self.labels, folder, shares, leave_out_bad=True)
             cases_in(folder, self.config.rule.cases)  # else an hour of training would be for nothing
         left_out = card["boxes_and_points"].get("left out", 0)
-        self.diary.note(progress=_PREPARED, message=f"{left_out} labels cannot be used" if left_out else "")
+        self.state_file.update(progress=_PREPARED, message=f"{left_out} labels cannot be used" if left_out else "")
 
     def _train(self, name: str, stage: Any, at: int) -> None:
         """Train one stage, or what is left of it."""
         share = (_TRAINED - _PREPARED) / len(self.config.stages)
         begins = _PREPARED + at * share
         folder = self.folder / name
-        self.diary.note(status="training", progress=begins, message=name)
+        self.state_file.update(status="training", progress=begins, message=name)
         if (folder / SUMMARY).is_file():
             return
         write_config(stage, self.folder / f"{name}.yaml")
 
         def told(line: dict[str, Any]) -> None:
             step, of = int(line["step"]), max(1, int(line["of"]))
-            self.diary.note(step=step, of=of, progress=round(begins + share * step / of, 4))
+            self.state_file.update(step=step, of=of, progress=round(begins + share * step / of, 4))
 
         command, launched = command_of(name, self.folder, self.config.launch), bool(self.config.launch)
         follow(command, self.folder, name, self.lock, told, launched)
@@ -131,7 +131,7 @@ class Run:
             if stop_wished(self.folder):
                 raise Stopped
             progress = round(_TRAINED + (_COMPARED - _TRAINED) * done / total, 4)
-            self.diary.note(status="evaluating", step=done, of=total, progress=progress)
+            self.state_file.update(status="evaluating", step=done, of=total, progress=progress)
             done += 1
 
         def answers(folder: Path) -> tuple[str, list[Outcome]]:

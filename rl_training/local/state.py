@@ -54,16 +54,16 @@ class State:
         return cls("preparing", 0.0, 0, 0, now(), now(), os.getpid(), "", None)
 
 
-class Diary:
-    """Keeps the state of one run on the disk."""
+class StateFile:
+    """The state of one run, kept on the disk."""
 
     def __init__(self, run: Path) -> None:
         """Begin, or go on; the caller holds the run's lock."""
         self._run = run
         self.state = State.begin()
-        self.note()
+        self.update()
 
-    def note(self, **changes: Any) -> None:
+    def update(self, **changes: Any) -> None:
         """Change the state, and write it; the moment is added."""
         self.state = replace(self.state, **changes, updated=now())
         text = json.dumps(asdict(self.state))

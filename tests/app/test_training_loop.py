@@ -132,7 +132,7 @@ def test_a_run_lives_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
     assert run.state() is None and not run.alive()
     run.make_ready(anew=True)
     with state.locked(run.path):
-        state.Diary(run.path).note(status="training", progress=0.5)
+        state.StateFile(run.path).update(status="training", progress=0.5)
         assert run.alive()
         assert run.state() == json.loads((run.path / state.STATE).read_text())
         with pytest.raises(MedReasonerError, match="is being trained"), state.locked(run.path, patience=0):
