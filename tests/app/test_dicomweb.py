@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -22,7 +26,7 @@ from medreasoner.contract.label import LabelRecord
 from medreasoner.imaging import open_image, write_mask
 from monailabel_app.gateway.errors import kind_and_status
 from monailabel_app.lib.datastore import open_datastore
-from monailabel_app.lib.datastore.archive import Archive, ArchiveError
+from monailabel_app.lib.datastore.archive import Archive, ArchivedSeries, ArchiveError
 from monailabel_app.lib.datastore.dicom_datastore import UnknownSeries
 from monailabel_app.lib.datastore.dicomweb import DicomWebDatastore
 from monailabel_app.lib.datastore.series_cache import SeriesCache
@@ -161,7 +165,9 @@ def test_a_final_label_goes_into_the_archive(
     assert seg.SegmentSequence[0].TrackingUID in str(report)
 
 
-def test_labels_are_seen_at_once_here_and_by_other_servers(store: DicomWebDatastore, url: str, tmp_path: Path) -> None:
+def test_labels_are_seen_at_once_here_and_within_seconds_by_other_servers(
+    store: DicomWebDatastore, url: str, tmp_path: Path
+) -> None:
     """MONAI Label's own datastore proposes a labelled series for two hours more."""
     image_id = store.add_image("x", str(projection(tmp_path, "CR")), {})
     other = DicomWebDatastore(url, SETTINGS, tmp_path / "other")
@@ -171,6 +177,7 @@ def test_labels_are_seen_at_once_here_and_by_other_servers(store: DicomWebDatast
     store.save_label(image_id, str(mask), "original", {"medreasoner": asdict(RECORD)})
     assert image_id in store.get_unlabeled_images()  # not final, and not sent
     store.save_label(image_id, str(mask), "final", {"medreasoner": asdict(RECORD)})
+    other.refresh()  # as seconds do
     for one in (store, other):
         assert image_id not in one.get_unlabeled_images()
         assert image_id in one.get_labeled_images()
@@ -196,6 +203,60 @@ def test_a_segmentation_is_asked_about_once_and_not_by_every_server(
         kept.write_bytes(damage)
         assert DicomWebDatastore(url, SETTINGS, tmp_path / "home").labelled("final") == told
         assert b"[" in kept.read_bytes()
+
+
+def test_a_segmentation_that_cannot_be_read_does_not_end_active_learning(
+    store: DicomWebDatastore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its file is gone from the archive's disk, say: it counts for nothing, and is not asked about again and again."""
+    asked = []
+
+    def gone(_: object, _study: str, series: str) -> None:
+        asked.append(series)
+        raise requests.HTTPError("Not Found", response=SimpleNamespace(status_code=404))
+
+    monkeypatch.setattr("dicomweb_client.DICOMwebClient.retrieve_series_metadata", gone)
+    assert store.labelled("final") == set()
+    assert "status 404" in caplog.text
+    store.refresh()
+    assert store.labelled("final") == set()
+    assert sorted(set(asked)) == sorted(asked) != []
+
+
+def test_segmentations_are_asked_about_several_at_once_and_what_was_learnt_is_kept(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start on an archive of thousands; then the archive goes away in the middle of them."""
+    found = [ArchivedSeries(f"1.2.{n}", "1.1", "SEG", "", "", 1) for n in range(40)]
+    monkeypatch.setattr(Archive, "_search", lambda *_: found)
+    meeting = threading.Barrier(4, timeout=30)
+    broken = threading.Event()
+
+    def answer(_: object, _study: str, series: str) -> list[dict[str, object]]:
+        number = int(series.rpartition(".")[2])
+        if number < 4:
+            meeting.wait()
+        if number > 20 and not broken.is_set():
+            raise requests.ConnectionError
+        reference = {"0020000E": {"vr": "UI", "Value": [f"1.3.{number}"]}}
+        return [{"00081115": {"vr": "SQ", "Value": [reference]}}]
+
+    monkeypatch.setattr("dicomweb_client.DICOMwebClient.retrieve_series_metadata", answer)
+    store = DicomWebDatastore(url, SETTINGS, tmp_path / "home")
+    with pytest.raises(ArchiveError, match="cannot be reached"):
+        store.labelled("final")
+    broken.set()
+    assert len(json.loads((tmp_path / "home" / "segmentations.json").read_text())) == 21
+    assert store.labelled("final") == {f"1.3.{number}" for number in range(40)}
+
+
+def test_what_was_segmented_is_not_asked_for_again_within_seconds(
+    store: DicomWebDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orthanc takes milliseconds for each Segmentation that it lists, and one question asks several times."""
+    told = store.labelled("final")
+    monkeypatch.setattr(Archive, "_search", None)
+    assert store.labelled("final") == told
 
 
 def test_a_study_stands_for_its_patient_and_notes_stay_on_this_machine(
@@ -286,6 +347,16 @@ def test_an_archive_that_does_not_answer_in_time(odd_server: str, tmp_path: Path
     settings = replace(SETTINGS, dicomweb_timeout=0.2)
     with pytest.raises(ArchiveError, match="in time"):
         DicomWebDatastore(f"{odd_server}/silent", settings, tmp_path).list_images()
+
+
+def test_all_who_wait_for_a_hung_archive_wait_for_one_time_out(odd_server: str, tmp_path: Path) -> None:
+    """One after the other, ten colleagues would hold the server's threads for five minutes."""
+    store = DicomWebDatastore(f"{odd_server}/silent", replace(SETTINGS, dicomweb_timeout=1.0), tmp_path)
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as colleagues:
+        outcomes = [colleagues.submit(store.list_images) for _ in range(8)]
+    assert all("in time" in str(outcome.exception()) for outcome in outcomes)
+    assert time.monotonic() - began < 5
 
 
 def test_something_that_is_no_archive_gets_the_token_and_a_clear_error(odd_server: str, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from medreasoner.contract.errors import MedReasonerError
 from monailabel_app.lib.settings import Settings
 
+log = logging.getLogger(__name__)
 NOT_IMAGES = {
     "SEG",
     "SR",
@@ -38,8 +41,7 @@ NOT_IMAGES = {
 _FIELDS = ["Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances", "StudyInstanceUID", "StudyDate"]
 _REFERENCES = "00081115"  # ReferencedSeriesSequence
 _PAGE = 500
-
-
+_AT_ONCE = 8  # requests to one archive
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
@@ -47,6 +49,11 @@ class ArchiveError(MedReasonerError):
     """The DICOMweb archive is away, refuses, or answers with what cannot be used."""
 
     status = 502
+
+    def __init__(self, what: str, hint: str, is_away: bool = False) -> None:
+        """Say so; `is_away`: it does not answer at all, or not in time."""
+        super().__init__(what, hint)
+        self.is_away = is_away
 
 
 def is_uid(text: str) -> bool:
@@ -85,6 +92,7 @@ class Archive:
         if settings.dicomweb_token:
             session.headers["Authorization"] = f"Bearer {settings.dicomweb_token}"
         self.url = url
+        self._damaged: set[str] = set()  # Segmentations that do not say what they are about
         self._client = DICOMwebClient(url, session)
         self._client.set_http_retry_params(retry=False)  # who asks is waiting: fail, and let them ask again
 
@@ -107,22 +115,40 @@ class Archive:
     def segmented(self, known: dict[str, frozenset[str]]) -> set[str]:
         """Return the series that some Segmentation in the archive is about.
 
+        No query tells that: each Segmentation is asked about by itself, several at once. One whose reply cannot be used
+        is logged, counts for nothing, and is asked about again by the next server.
+
         Args:
             known: what each Segmentation series refers to, as far as it was asked before; extended here, for a stored
                 Segmentation never changes.
 
         Raises:
-            ArchiveError: see the class.
+            ArchiveError: the Segmentations cannot be listed, or the archive goes away meanwhile; `known` holds what was
+                learnt until then.
         """
-        segmentations = self._search({"Modality": "SEG"})
-        for entry in segmentations:
-            if entry.uid not in known:
-                with self._speaking():
-                    metadata = self._client.retrieve_series_metadata(entry.study, entry.uid)
-                    instances = [Dataset.from_json({k: one[k] for k in (_REFERENCES,) if k in one}) for one in metadata]
+        listed = self._search({"Modality": "SEG"})
+        new = [entry for entry in listed if entry.uid not in known and entry.uid not in self._damaged]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="segmentations") as threads:
+            for entry, references in zip(new, threads.map(self._references, new), strict=True):
+                if references is None:
+                    self._damaged.add(entry.uid)
+                else:
+                    known[entry.uid] = references
+        return {uid for entry in listed for uid in known.get(entry.uid, ())}
+
+    def _references(self, entry: ArchivedSeries) -> frozenset[str] | None:
+        """The series that a Segmentation refers to; None where its own reply cannot be used."""
+        try:
+            with self._speaking():
+                metadata = self._client.retrieve_series_metadata(entry.study, entry.uid)
+                instances = [Dataset.from_json({k: one[k] for k in (_REFERENCES,) if k in one}) for one in metadata]
                 references = (ref for one in instances for ref in one.get("ReferencedSeriesSequence") or [])
-                known[entry.uid] = frozenset(str(reference.SeriesInstanceUID) for reference in references)
-        return {uid for entry in segmentations for uid in known[entry.uid]}
+                return frozenset(str(reference.SeriesInstanceUID) for reference in references)
+        except ArchiveError as error:
+            if error.is_away:
+                raise
+            log.warning("the Segmentation %s is left out: %s", entry.uid, error.what)
+            return None
 
     def fetch(self, entry: ArchivedSeries, folder: Path) -> None:
         """Write the files of a series into a folder, one at a time, compressed as they are stored.
@@ -182,11 +208,13 @@ class Archive:
             raise ArchiveError(f"the DICOMweb archive answered with status {status}", hint) from error
         except requests.Timeout as error:
             raise ArchiveError(
-                "the DICOMweb archive does not answer in time", "ask again later, or raise dicomweb_timeout"
+                "the DICOMweb archive does not answer in time",
+                "ask again later, or raise dicomweb_timeout",
+                is_away=True,
             ) from error
         except requests.RequestException as error:
             raise ArchiveError(
-                "the DICOMweb archive cannot be reached", "start it, or correct its URL, and ask again"
+                "the DICOMweb archive cannot be reached", "start it, or correct its URL, and ask again", is_away=True
             ) from error
 
 

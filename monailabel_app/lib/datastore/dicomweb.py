@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from medreasoner.durable import write_durably
 from medreasoner.imaging.dicom_dataset import read_attributes
 from monailabel_app.lib.datastore.archive import NOT_IMAGES, Archive, ArchivedSeries, ArchiveError, is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
+from monailabel_app.lib.datastore.fresh import Fresh
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 from monailabel_app.lib.datastore.series_cache import SeriesCache
 from monailabel_app.lib.datastore.shelved import FINAL
 from monailabel_app.lib.settings import Settings
 
 log = logging.getLogger(__name__)
-LISTING_SECONDS = 5.0  # one question to the server lists the series several times
+LISTING_SECONDS = 5.0  # one question to the server lists series and Segmentations several times
 MEGABYTE = 10**6
 
 
@@ -49,23 +49,23 @@ class DicomWebDatastore(DicomDatastore):
         cache = home or _user_folder("XDG_CACHE_HOME", ".cache") / name
         super().__init__(url, LabelShelf(data / "labels"))
         self._cache = SeriesCache(cache / "series", settings.dicomweb_cache * MEGABYTE)
-        self._asking = threading.Lock()
-        self._listing: dict[str, ArchivedSeries] = {}
-        self._listed_at = -LISTING_SECONDS
-        self._references, self._reading = data / "segmentations.json", threading.Lock()
-        self._segmentations = _read(self._references)
+        self._listing = Fresh(self._listed, LISTING_SECONDS)
+        self._segmented = Fresh(self._segmented_there, LISTING_SECONDS)
+        self._references = data / "segmentations.json"
+        self._segmentations, self._reading = _read(self._references), threading.Lock()
 
     def refresh(self) -> None:
-        """Forget the listing."""
-        self._listed_at = -LISTING_SECONDS
+        """Forget the listing, and what was segmented by others."""
+        self._listing.forget()
+        self._segmented.forget()
 
     def list_images(self) -> list[str]:
-        return sorted(self._listed())
+        return sorted(self._listing.get())
 
     def labelled(self, tag: str) -> set[str]:
         """Return what was labelled here, and for final labels also what others have segmented in the archive."""
         here = super().labelled(tag)
-        return here | self._segmented() if tag == FINAL else here
+        return here | self._segmented.get() if tag == FINAL else here
 
     def get_image_uri(self, image_id: str) -> str:
         entry = self._entry(image_id)
@@ -107,13 +107,9 @@ class DicomWebDatastore(DicomDatastore):
         return uid
 
     def _listed(self) -> dict[str, ArchivedSeries]:
-        with self._asking:
-            if time.monotonic() - self._listed_at > LISTING_SECONDS:
-                self._listing = {entry.uid: entry for entry in self._archive.series(self._modalities)}
-                self._listed_at = time.monotonic()
-            return self._listing
+        return {entry.uid: entry for entry in self._archive.series(self._modalities)}
 
-    def _segmented(self) -> set[str]:
+    def _segmented_there(self) -> set[str]:
         """Ask about the Segmentations that are new; the others are on the disk, for each takes a request of its own."""
         with self._reading:
             before = len(self._segmentations)
@@ -126,7 +122,7 @@ class DicomWebDatastore(DicomDatastore):
     def _entry(self, image_id: str) -> ArchivedSeries:
         found = None
         if is_uid(image_id):
-            found = self._listed().get(image_id) or self._archive.find(image_id)
+            found = self._listing.get().get(image_id) or self._archive.find(image_id)
         if found is None:
             raise UnknownSeries(f"the archive has no series {image_id[:64]!r}", "ask for one of the listed images")
         if found.modality in NOT_IMAGES:
