@@ -40,6 +40,7 @@ class Scripted:
         requests: (method, path, headers) of everything received.
         asked: parameters of every call to a model, with its name.
         labels: what was saved, by case: parameters and mask file.
+        scoring: how it scores images, as /info/ says; empty: not at all.
         release: set to let the slow answers go.
     """
 
@@ -48,6 +49,7 @@ class Scripted:
     requests: list[tuple[str, str, Message]] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     labels: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
+    scoring: dict[str, Any] = field(default_factory=dict)
     left_queue: list[str] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     token: str = ""
@@ -115,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         route = f"{self.command} {url.path}"
         if route == "GET /info/":
-            return _json({"name": "MedReasoner", "models": {"medreasoner": {}}, "strategies": {"first": {}}})
+            return _json({"name": "MedReasoner", "models": {"medreasoner": {}}, "scoring": self.scripted.scoring})
         if route in ("PUT /session/", "PUT /datastore/image"):
             return self._upload(query.get("image") or f"session-{len(self.scripted.images) + 1}", body)
         if route == "PUT /datastore/label":

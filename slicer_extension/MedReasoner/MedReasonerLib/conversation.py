@@ -88,13 +88,16 @@ class Conversation:
         yield client.save_label(case, file, record)
         return case
 
-    def next_case(self, strategy: str) -> Steps:
+    def next_case(self) -> Steps:
         """Fetch the case to label next; returns None when all are labelled.
+
+        A server that scores images chooses by how far answers disagree, another gives the first by name.
 
         Returns:
             Its name, its file, and whether Slicer will turn the file's slices round.
         """
-        case = client.read_case((yield client.next_case(strategy)))
+        scores = client.read_json((yield client.info())).get("scoring")
+        case = client.read_case((yield client.next_case("disagreement" if scores else "first")))
         if case is None:
             return None
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=slicer.app.temporaryPath))

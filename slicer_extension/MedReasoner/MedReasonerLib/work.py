@@ -93,8 +93,8 @@ class Work:
         if self.current is not None:
             self._run(self.conversation.save(self.server, self.current), "Saved on the server as {}.".format)
 
-    def next_case(self, strategy: str = "first") -> None:
-        self._run(self.conversation.next_case(strategy), self._loaded)
+    def next_case(self) -> None:
+        self._run(self.conversation.next_case(), self._loaded)
 
     def cancel(self) -> None:
         """End the running job; what it would still bring is dropped."""

@@ -287,6 +287,16 @@ def test_the_next_case_is_loaded_and_its_label_saved_there(panel: Any, host: Any
     assert server.count("PUT", "/datastore/image") == 1
 
 
+@pytest.mark.parametrize(("scoring", "strategy"), [({}, "first"), ({"answers": {}}, "disagreement")])
+def test_a_server_that_scores_images_chooses_the_next_case_by_disagreement(
+    panel: Any, server: Scripted, scoring: dict[str, Any], strategy: str
+) -> None:
+    server.scoring = scoring
+    click(panel.ui.nextButton)
+    until(lambda: not panel.logic.is_busy)
+    assert [path for method, path, _ in server.requests if method == "POST"] == [f"/activelearning/{strategy}"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
