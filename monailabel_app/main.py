@@ -31,6 +31,7 @@ from monailabel_app.lib.images import OpenedImages
 from monailabel_app.lib.infers.ground import Ground
 from monailabel_app.lib.infers.refine import Refine
 from monailabel_app.lib.infers.volume import Volume
+from monailabel_app.lib.scratch import remove_left_overs
 from monailabel_app.lib.sessions import UploadedVolumes
 from monailabel_app.lib.settings import Settings
 from monailabel_app.lib.succession import Succession
@@ -71,6 +72,7 @@ class MedReasonerApp(MONAILabelApp):
     def cleanup_sessions(self) -> None:
         """Called at the start and every five minutes."""
         self.uploads.remove_expired()
+        remove_left_overs()
 
     def init_infers(self) -> dict[str, InferTask]:
         settings = self.settings
@@ -110,6 +112,21 @@ class MedReasonerApp(MONAILabelApp):
         if self.succession is not None:
             self.succession.look()
         return super().infer(request, datastore)
+
+    @property
+    def models(self) -> frozenset[str]:
+        """What can be asked, by name. As the next two it costs nothing, while `info` looks through all labels."""
+        return frozenset(self._infers)
+
+    @property
+    def trainers(self) -> frozenset[str]:
+        """What can be trained, by name."""
+        return frozenset(self._trainers)
+
+    @property
+    def strategies(self) -> frozenset[str]:
+        """By what the next image to label can be chosen."""
+        return frozenset(self._strategies)
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description, and which reasoner answers."""

@@ -49,11 +49,11 @@ async def infer(request: Request) -> Response:
     gone = asyncio.create_task(_farewell(request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            ticket.unwanted = True  # what has begun may end early; its answer is dropped
-            answer.cancel()  # reaches the ticket: what has not begun never will
     finally:
         gone.cancel()
+        if not answer.done():  # the client has gone, or the server ends and waits no longer
+            ticket.unwanted = True  # what has begun may end early; its answer is dropped
+            answer.cancel()  # reaches the ticket: what has not begun never will
     if answer.cancelled():
         raise Conflict("the question was withdrawn", "ask again")
     return await answer

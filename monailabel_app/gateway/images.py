@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,9 @@ from monailabel_app.gateway.uploads import WrongKind, ending, field, files, keep
 from monailabel_app.gateway.validation import checked_name, known_image, read_json_object
 from monailabel_app.lib.activelearning.questions import NOTE
 from monailabel_app.lib.activelearning.strategies import HANDED_OUT
+from monailabel_app.lib.scratch import scratch_file, scratch_folder
 
-_OUR_NOTES = {NOTE, HANDED_OUT, "strategy"}  # the last one is MONAI Label's
+_OUR_NOTES = {NOTE, HANDED_OUT}
 
 
 def overview(request: Request) -> Response:
@@ -94,13 +93,13 @@ def _check_notes(params: dict[str, Any]) -> None:
 
 def _one_file(series: Path, id: str) -> Response:
     """A folder of DICOM files as one NRRD without the patient's name, since clients take a single file."""
-    folder = Path(tempfile.mkdtemp(prefix="medreasoner-"))
+    file = scratch_file(".nrrd")
     try:
-        file = write_volume(open_image(series), folder / "volume.nrrd")
+        write_volume(open_image(series), file)
     except BaseException:
-        shutil.rmtree(folder)
+        file.unlink()
         raise
-    return FileResponse(file, filename=f"{id}.nrrd", background=BackgroundTask(shutil.rmtree, folder))
+    return FileResponse(file, filename=f"{id}.nrrd", background=BackgroundTask(file.unlink))
 
 
 def _add(here: Service, name: str, upload: UploadFile, params: dict[str, Any]) -> str:
@@ -109,8 +108,5 @@ def _add(here: Service, name: str, upload: UploadFile, params: dict[str, Any]) -
         raise Conflict(f"there is an image {name} already", "store it under another id, or use the one that is there")
     if not ending(upload):
         raise WrongKind("the file's ending is none of an image", "send NIfTI, NRRD, DICOM, PNG, JPEG, TIFF or BMP")
-    folder = Path(tempfile.mkdtemp(prefix="medreasoner-"))
-    try:
+    with scratch_folder() as folder:
         return str(store.add_image(name, str(keep(upload, folder / f"image{ending(upload)}")), params))
-    finally:
-        shutil.rmtree(folder)

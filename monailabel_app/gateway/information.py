@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monailabel.endpoints import activelearning
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -74,15 +73,16 @@ async def next_sample(request: Request) -> Response:
 
 
 def _next(request: Request, strategy: str, params: dict[str, Any]) -> dict[str, Any]:
-    known, who = service(request).application.info()["strategies"], request.state.user.name
-    if strategy not in known:
-        raise NotFound(f"there is no strategy {strategy[:60]!r}", f"use one of {', '.join(sorted(known))}")
-    found: dict[str, Any] = activelearning.sample(
-        strategy, {"client_id": str(params.get("client_id") or who)[:64]}, who
-    )
-    if "path" in found:
-        found["path"] = Path(found["path"]).name
-    return found
+    """As MONAI Label's own does, less its look through all images and labels for settings that are not there."""
+    application, who = service(request).application, request.state.user.name
+    if strategy not in application.strategies:
+        known = ", ".join(sorted(application.strategies))
+        raise NotFound(f"there is no strategy {strategy[:60]!r}", f"use one of {known}")
+    found = application.next_sample({"strategy": strategy, "client_id": str(params.get("client_id") or who)[:64]})
+    if not found:
+        return {}
+    info = application.datastore().get_image_info(found["id"])
+    return {**info, **found, "path": Path(found["path"]).name}
 
 
 def training(request: Request) -> Response:
@@ -108,7 +108,7 @@ async def start_training(request: Request) -> Response:
 
 def _start(request: Request, model: str, params: dict[str, Any]) -> Any:
     here = service(request)
-    known = here.application.info()["trainers"]
+    known = here.application.trainers
     if model not in known:
         raise NotFound(f"there is no training {model[:60]!r}", f"known: {', '.join(sorted(known)) or 'none'}")
     report = here.application.train({**params, "model": model})

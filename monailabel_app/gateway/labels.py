@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +17,7 @@ from monailabel_app.gateway.images import without_paths
 from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.uploads import check_label, field, files, keep, opened_form
 from monailabel_app.gateway.validation import checked_tag, known_image, read_json_object
+from monailabel_app.lib.scratch import scratch_folder
 
 _PARAMS = {"label_info", "medreasoner", "client_id"}
 
@@ -82,12 +80,9 @@ def _save(here: Service, request: Request, upload: UploadFile, params: dict[str,
     if "medreasoner" in params:
         record = LabelRecord.from_json(json.dumps(params["medreasoner"])).signed(who)
         params["medreasoner"] = json.loads(record.to_json())
-    folder = Path(tempfile.mkdtemp(prefix="medreasoner-"))
-    try:
+    with scratch_folder() as folder:
         file = keep(upload, folder / f"label{check_label(upload)}")
         label = store.save_label(image, str(file), tag, {**params, "author": who})
-    finally:
-        shutil.rmtree(folder)
     more = here.application.on_save_label(image, label) or {}
     here.audit.write("label", who, image=image, tag=tag, record=params.get("medreasoner"))
     return {**more, "image": image, "label": label}

@@ -103,6 +103,7 @@ class Lanes:
                 )
             ticket = Ticket(id, owner)
             lane.tickets[id] = ticket
+            self._finished.pop(id, None)  # an earlier question's
             ticket.future = lane.thread.submit(self._carry_out, lane, ticket, work)
         ticket.future.add_done_callback(lambda _: self._leave(lane, ticket))
         return ticket

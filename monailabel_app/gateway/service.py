@@ -37,10 +37,18 @@ class Service:
     @classmethod
     def around(cls, application: Any, settings: Settings, doorkeeper: Doorkeeper, audit: AuditLog) -> Service:
         """Put queues, metrics and what the page shows beside an application."""
-        models, store = frozenset(application.info()["models"]), application.datastore()
-        lanes, collector = Lanes(settings.queue_length), Collector(store, Champions(registry_folder(settings.registry)))
+        store, lanes = application.datastore(), Lanes(settings.queue_length)
+        collector = Collector(store, Champions(registry_folder(settings.registry)))
         return cls(
-            application, models, settings, doorkeeper, lanes, Metrics(lanes), audit, collector, Thumbnails(store)
+            application,
+            frozenset(application.models),
+            settings,
+            doorkeeper,
+            lanes,
+            Metrics(lanes),
+            audit,
+            collector,
+            Thumbnails(store),
         )
 
     @property

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -15,6 +11,7 @@ from monailabel_app.gateway.errors import Refusal
 from monailabel_app.gateway.service import Service, service
 from monailabel_app.gateway.uploads import ending, files, keep, opened_form
 from monailabel_app.gateway.validation import session_image
+from monailabel_app.lib.scratch import scratch_folder
 
 
 async def create_session(request: Request) -> Response:
@@ -45,16 +42,13 @@ def remove_session(request: Request) -> Response:
 
 
 def _create(here: Service, uploads: list[UploadFile], expiry: int) -> dict[str, object]:
-    received = Path(tempfile.mkdtemp(prefix="medreasoner-"))
-    try:
+    with scratch_folder() as received:
         series = received / "series"
         series.mkdir()
         kept = [keep(upload, series / f"{n:05d}{ending(upload, '.dcm')}") for n, upload in enumerate(uploads)]
         source = series if len(kept) > 1 else kept[0].rename(received / f"image{kept[0].name[5:]}")
         id, info = here.application.sessions().add_session(str(source), expiry)
         return {"session_id": id, "session_info": _public(info)}
-    finally:
-        shutil.rmtree(received)
 
 
 def _public(info: object) -> dict[str, object]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from medreasoner.imaging import StoredImage, open_image
-
-State = tuple[tuple[str, int, int], ...]  # path, time of change in ns, size in bytes; of each file in a folder
 
 
 class OpenedImages:
@@ -21,7 +20,7 @@ class OpenedImages:
         if entries < 1:
             raise ValueError(f"a cache of {entries} entries keeps nothing")
         self._entries = entries
-        self._kept: OrderedDict[State, Future[StoredImage]] = OrderedDict()
+        self._kept: OrderedDict[str, Future[StoredImage]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -42,7 +41,7 @@ class OpenedImages:
             self._open(path, state, opening)
         return opening.result()
 
-    def _open(self, path: Path, state: State, opening: Future[StoredImage]) -> None:
+    def _open(self, path: Path, state: str, opening: Future[StoredImage]) -> None:
         try:
             opening.set_result(open_image(path))
         except BaseException as error:  # whatever it is, those who wait must hear of it; the next one tries again
@@ -51,12 +50,13 @@ class OpenedImages:
             opening.set_exception(error)
 
 
-def state_of(path: Path) -> State:
-    """Return what changes when a file, or one in a folder, does."""
+def state_of(path: Path) -> str:
+    """Return what changes when a file, or one in a folder, does: 64 characters, for a folder may hold thousands."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return ((str(path), 0, 0), *(_file_state(file) for file in files))
+    return sha256(repr((str(path), [_file_state(file) for file in files])).encode()).hexdigest()
 
 
 def _file_state(file: Path) -> tuple[str, int, int]:
+    """Path, time of change in ns, size in bytes."""
     found: Any = file.stat() if file.exists() else None  # `open_image` says what is wrong with a missing file
     return (str(file), 0, -1) if found is None else (str(file), found.st_mtime_ns, found.st_size)

@@ -32,6 +32,14 @@ class UploadedVolumes(Sessions):
             raise
         return added
 
+    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
+        """Return a session, or None where there is none; one whose times a crash has torn is none, until it expires."""
+        try:
+            found: SessionInfo | None = super().get_session(session_id, update_ts, fetch_cache)
+        except (ValueError, TypeError, AttributeError):  # of no JSON, no path in it, no object
+            return None
+        return found
+
     def remove_expired(self) -> int:
         """Remove the sessions whose time is over, those of earlier servers too; return how many."""
         store = Path(self.store_path)

@@ -19,6 +19,7 @@ class SmallApplication:
     """What the gateway uses of MONAI Label's application, with a model that writes down what it was asked."""
 
     studies = tempfile.gettempdir()
+    models, strategies, trainers = {"medreasoner", "medreasoner_refine"}, (), ()
     succession = None  # no reasoner that could be exchanged
 
     def __init__(self) -> None:
@@ -58,11 +59,11 @@ class SmallApplication:
 
 
 @contextlib.contextmanager
-def served(application, settings=None):
-    """Serve an application behind the gateway on a free loopback port; yields its address."""
+def served(application, settings=None, **options):
+    """Serve an application behind the gateway on a free loopback port; yields its address. Options are uvicorn's."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(build(lambda: application, settings or Settings()), log_config=None)
+        config = uvicorn.Config(build(lambda: application, settings or Settings()), log_config=None, **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

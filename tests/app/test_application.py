@@ -14,6 +14,8 @@ from monailabel.client import MONAILabelClient
 from pydicom.data import get_testdata_file
 from requests_toolbelt import MultipartDecoder
 
+from monailabel_app.lib.scratch import PREFIX
+
 NERVE = "Where do the nerve fibres leave the eye as one bundle?"
 BOX = {"box": [40, 190, 125, 280], "result_extension": ".nrrd"}
 
@@ -60,7 +62,7 @@ def test_an_answer_comes_as_two_parts_with_every_field_of_the_contract(server):
     assert params["box"] == BOX["box"]
     assert {"expert", "timings", "schema_version", "target", "label_names", "latencies"} <= params.keys()
     assert parts[b"image"].content.startswith(b"NRRD")
-    assert not list(server.temporary.glob("mask-*"))  # the file of the mask has gone
+    assert not list(server.temporary.glob(f"{PREFIX}*"))  # the file of the mask has gone
 
 
 def test_a_series_of_the_folder_is_answered_in_dicom(server):

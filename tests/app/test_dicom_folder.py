@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,28 @@ def test_new_files_are_noticed_and_take_the_series_to_a_new_folder(
     after = store.get_image_uri(image_id)
     assert after != before
     assert open_image(Path(after)).shape[2] == 6
+
+
+def test_folders_may_come_and_go_while_they_are_looked_through(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver fills a folder under one name and then gives it another."""
+    monkeypatch.setattr("monailabel_app.lib.datastore.dicom_folder.FRESH_SECONDS", -1.0)
+    store, ends = opened(studies), threading.Event()
+    images = store.list_images()
+
+    def receive() -> None:
+        while not ends.is_set():
+            (studies / "deep" / "coming" / "in").mkdir(parents=True)
+            (studies / "deep" / "coming").rename(studies / "deep" / "there")
+            shutil.rmtree(studies / "deep" / "there")
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    try:
+        for _ in range(150):
+            assert store.list_images() == images
+    finally:
+        ends.set()
+        receiver.join(10)
 
 
 @pytest.mark.parametrize("one_name", [False, True])

@@ -279,6 +279,18 @@ def test_the_second_question_does_not_read_the_file_again(
     assert reads[2:] == [CT_SERIES, knee]  # a folder is known again by its files
 
 
+def test_what_tells_a_series_from_a_changed_one_is_short(tmp_path: Path) -> None:
+    """The server keeps one beside each of hundreds of small pictures, and a list of all files is larger than those."""
+    (tmp_path / "series").mkdir()
+    for number in range(300):
+        (tmp_path / "series" / f"{number}.dcm").touch()
+    before = images_module.state_of(tmp_path / "series")
+    assert len(before) == 64
+    assert images_module.state_of(tmp_path / "series") == before
+    (tmp_path / "series" / "7.dcm").write_bytes(b"more")
+    assert images_module.state_of(tmp_path / "series") != before
+
+
 def test_two_questions_at_once_read_the_file_once(knee: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Path] = []
 

@@ -109,6 +109,15 @@ def test_ids_are_checked_and_unique_while_under_way(gate):
             lanes.submit("m", held(gate), bad)
 
 
+def test_an_id_that_is_used_again_stands_for_the_newer_question(gate):
+    """As of a client that sends its question once more."""
+    lanes = Lanes(length=5)
+    lanes.submit("m", lambda _: "answer", "a").future.result(10)
+    until(lambda: lanes.state("a")["state"] == "done")
+    lanes.submit("m", held(gate), "a")
+    until(lambda: lanes.state("a")["state"] == "running")
+
+
 def test_a_failure_leaves_the_lane_usable():
     lanes = Lanes(length=1)
     failing = lanes.submit("m", lambda _: 1 / 0, "fails")
@@ -208,13 +217,14 @@ def test_work_whose_client_has_left_is_told_so(slow):
 
 @pytest.mark.parametrize("address", ["/activelearning/first", "/train/medreasoner"])
 def test_an_archive_that_takes_its_time_holds_up_nobody_else(address):
-    """MONAI Label's description of itself, which says what strategies and trainings there are, lists the images."""
+    """Choosing lists the images; MONAI Label's description of itself does too, and is not needed to choose."""
     application = SmallApplication()
+    application.strategies, application.trainers, application.info = ("first",), ("medreasoner",), None
     with served(application) as url, httpx.Client(base_url=url, timeout=30) as client:
         asked, comes = threading.Event(), threading.Event()
-        describe = application.info
-        application.info = lambda: asked.set() or (comes.wait(30) and describe())
-        thread = threading.Thread(target=lambda: client.post(address))
+        application.next_sample = application.train = lambda _: asked.set() or (comes.wait(30) and {})
+        replies = []
+        thread = threading.Thread(target=lambda: replies.append(client.post(address)))
         thread.start()
         try:
             assert asked.wait(10)
@@ -222,6 +232,7 @@ def test_an_archive_that_takes_its_time_holds_up_nobody_else(address):
         finally:
             comes.set()
             thread.join(10)
+        assert replies[0].json() == {}
 
 
 def test_the_server_s_end_waits_for_the_answer_that_runs():
@@ -235,3 +246,23 @@ def test_the_server_s_end_waits_for_the_answer_that_runs():
             threading.Timer(0.5, application.may_answer.set).start()
         thread.join(10)
     assert replies[0].json()["question"] == "Where is the liver?"
+
+
+def test_the_server_s_end_lets_an_answer_go_that_takes_longer_than_it_waits():
+    """A mask through a large volume takes minutes; whoever asked is gone by then."""
+    application, told = SmallApplication(), threading.Event()
+
+    def infer(request):
+        application.asked.append(request)
+        until(request["cancelled"])
+        told.set()
+        raise Refusal("cancelled", "ask again")
+
+    application.infer = infer
+    with httpx.Client(timeout=30) as client:
+        with served(application, timeout_graceful_shutdown=1) as url:
+            client.base_url = url
+            thread, _ = in_background(client)
+            until(lambda: application.asked)
+        thread.join(10)
+    assert told.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -253,6 +254,25 @@ def test_a_damaged_record_is_rebuilt_from_its_mask_and_said_aloud(
     assert "rebuilt" in again.get_label_info("case a", "final")
     assert kept_record(again, "case.b").author == "r.koch"
     assert "rebuilding the label case a.json" in caplog.text
+
+
+def test_a_record_that_the_disk_does_not_give_now_is_not_taken_for_damaged(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network drive's hiccup at the start must not cost a label its question and author."""
+    open_local(studies).save_label("case a", str(mask_file(tmp_path)), "final", with_record(author="r.koch"))
+    read = Path.read_text
+
+    def hiccup(path: Path, **options: str) -> str:
+        if path.name == "case a.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", hiccup)
+        with pytest.raises(MedReasonerError, match="Input/output error"):
+            open_local(studies)
+    assert kept_record(open_local(studies), "case a").author == "r.koch"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"files": 3}', b"\xff\xfe"])

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,11 @@ import pytest
 from monailabel.config import settings as monai_label
 from monailabel.interfaces.app import MONAILabelApp
 
+from monailabel_app.gateway.errors import NotFound
+from monailabel_app.gateway.validation import session_image
 from monailabel_app.lib.datastore import open_datastore
 from monailabel_app.lib.datastore.shelved import UnknownImage
+from monailabel_app.lib.scratch import PREFIX, remove_left_overs, scratch_file
 from monailabel_app.lib.sessions import UploadedVolumes
 from monailabel_app.lib.settings import Settings
 from monailabel_app.main import MedReasonerApp
@@ -71,6 +75,14 @@ def test_folders_without_times_neither_stay_nor_stop_the_cleaning(uploads, tmp_p
     assert [folder.name for folder in store.iterdir()] == ["coming"]  # which may still be on its way
 
 
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_session_whose_times_a_crash_has_torn_is_none(uploads, tmp_path, content):
+    id = added(uploads, tmp_path)
+    (tmp_path / "sessions" / id / "meta.info").write_text(content)
+    with pytest.raises(NotFound, match="no session"):
+        session_image(UploadedVolumes(str(tmp_path / "sessions"), HOUR), id)  # the next server
+
+
 def test_a_failed_upload_leaves_nothing(uploads, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -104,3 +116,30 @@ def test_a_new_server_removes_what_expired_under_the_one_before(tmp_path, monkey
     application = MedReasonerApp(str(tmp_path), str(tmp_path), {})
     application.cleanup_sessions()
     assert not list((tmp_path / "sessions").iterdir())
+
+
+def test_what_killed_servers_have_left_of_requests_is_removed_after_a_day(tmp_path, monkeypatch):
+    """An upload that was being taken in, a mask that was not yet sent; never what is no server's, or not ours."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    for name, hours in (("old", 25), ("young", 23)):
+        folder = tmp_path / "temporary" / f"{PREFIX}{name}"
+        folder.mkdir()
+        (folder / "label.nrrd").write_bytes(b"a mask")
+        mask = scratch_file(f"-{name}.nrrd")
+        age(folder, hours * HOUR)
+        os.utime(mask, (time.time() - hours * HOUR,) * 2)
+    link = tmp_path / "temporary" / f"{PREFIX}old-link"
+    link.symlink_to(tmp_path / "elsewhere")
+    os.utime(link, (time.time() - 25 * HOUR,) * 2, follow_symlinks=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getuid", lambda: os.geteuid() + 1)
+        remove_left_overs()
+    assert len(list((tmp_path / "temporary").iterdir())) == 5
+    remove_left_overs()
+    left = sorted(path.name for path in (tmp_path / "temporary").iterdir())
+    assert len(left) == 2
+    assert not any("old" in name for name in left)
+    assert (tmp_path / "elsewhere" / "kept").exists()

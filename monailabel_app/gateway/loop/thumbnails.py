@@ -13,7 +13,7 @@ from PIL import Image
 
 from medreasoner.imaging import open_image
 from monailabel_app.gateway.errors import Unavailable
-from monailabel_app.lib.images import State, state_of
+from monailabel_app.lib.images import state_of
 
 SIDE = 320  # pixels, longest; twice what the page shows, for fine screens
 _KEPT = 256  # of about 10 kB each
@@ -28,7 +28,7 @@ class Thumbnails:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._kept: OrderedDict[State, bytes] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
         self._room = threading.BoundedSemaphore(_WAITING)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -23,6 +24,7 @@ from monailabel_app.lib.datastore.archive import is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
 from monailabel_app.lib.datastore.label_shelf import FOLDER as LABELS
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
+from monailabel_app.lib.datastore.shelved import StudiesAway
 
 log = logging.getLogger(__name__)
 ADDED = "added"
@@ -69,9 +71,13 @@ class DicomFolderDatastore(DicomDatastore):
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for new and changed files; those seen before are not opened again."""
+        """Look for new and changed files; those seen before are not opened again. Raises `StudiesAway`."""
         with self._looking:
-            seen = {s: self._seen[s] if s in self._seen else _instance_of(s[0]) for s in _stamps(self._studies)}
+            try:
+                stamps = list(_stamps(self._studies))
+            except OSError as error:
+                raise StudiesAway.because(error) from error
+            seen = {stamp: self._seen.get(stamp) or _instance_of(stamp[0]) for stamp in stamps}
             grouped: dict[str, list[_Stamp]] = {}
             for stamp, instance in seen.items():
                 if instance.series:
@@ -153,12 +159,19 @@ def is_dicom(path: Path) -> bool:
 
 def _stamps(studies: Path) -> Iterator[_Stamp]:
     """The files in a folder and below, but for labels and what has vanished meanwhile."""
-    for path in sorted(studies.rglob("*")):
-        if LABELS not in path.relative_to(studies).parts:
+    for folder, below, names in os.walk(studies, onerror=_unless_gone):
+        below[:] = sorted(set(below) - {LABELS})
+        for path in (Path(folder, name) for name in sorted(names)):
             with suppress(FileNotFoundError):
                 stat = path.stat()
                 if S_ISREG(stat.st_mode):
                     yield path, stat.st_mtime_ns, stat.st_size
+
+
+def _unless_gone(error: OSError) -> None:
+    """Leave out a folder that a receiver has just renamed, or that is not for this server to read."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        raise error
 
 
 def _instance_of(path: Path) -> _Instance:

@@ -187,6 +187,8 @@ class LabelShelf:
                 return
             what = "names files that are gone"
         except MedReasonerError as error:
+            if isinstance(error.__cause__, OSError):  # a network drive's, say: nothing is wrong with the label
+                raise error.__cause__ from error
             what = error.what
         found = [(p, m) for p in entry.parent.iterdir() if (m := _VERSIONED.fullmatch(p.name))]
         found = [(p, m) for p, m in found if m["image"] == entry.stem]

@@ -126,9 +126,7 @@ class LocalDatastore(ShelvedDatastore):
                 files = self._listed()
                 self._listing = (before if now - before > _SETTLED_NS else -1), files
         except OSError as error:
-            raise StudiesAway(
-                f"the studies cannot be listed: {error.strerror or error}", "ask again when their folder is there"
-            ) from error
+            raise StudiesAway.because(error) from error
         return files
 
     def _listed(self) -> dict[str, Path]:

@@ -34,6 +34,12 @@ class StudiesAway(MedReasonerError):
 
     status = 503
 
+    @classmethod
+    def because(cls, error: OSError) -> StudiesAway:
+        """Say what the operating system said."""
+        said = error.strerror or error
+        return cls(f"the studies cannot be listed: {said}", "ask again when their folder is there")
+
 
 class ShelvedDatastore(Datastore):
     """A `Datastore` of MONAI Label less its images, which a subclass lists and finds.

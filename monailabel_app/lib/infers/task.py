@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 import time
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from medreasoner.picture import Picture
 from medreasoner.pipeline import GroundingPipeline
 from monailabel_app.lib.images import OpenedImages
 from monailabel_app.lib.infers.wishes import Wish, check_image, file_ending, number_type
+from monailabel_app.lib.scratch import scratch_file
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +105,7 @@ def _first_choices(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(answered: Answered, image: StoredImage, ending: str, numbers: str, segment: str) -> Path:
-    handle, name = tempfile.mkstemp(prefix="mask-", suffix=ending)
-    os.close(handle)
-    path = Path(name)
+    path = scratch_file(ending)
     try:
         return write_volume_mask(answered.volume.astype(numbers, copy=False), image, path, answered.frame, segment)
     except BaseException:

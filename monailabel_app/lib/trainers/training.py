@@ -31,9 +31,15 @@ _OPTIONS = ("model", "client_id", "restart")
 
 
 class TrainingRefused(MedReasonerError):
-    """A training cannot be started, or there is none."""
+    """A training cannot be started."""
 
     status = 409
+
+
+class NoTraining(TrainingRefused):
+    """Nothing was trained here yet."""
+
+    status = 404
 
 
 class Training(TrainTask):
@@ -87,11 +93,11 @@ class Training(TrainTask):
         """Say how the training goes, with the keys that MONAI Label's clients read, and ours under `training`.
 
         Raises:
-            TrainingRefused: there never was one.
+            NoTraining: there never was one.
         """
         alive, state = self.runs, self._run.state()
         if state is None and self._process is None:
-            raise _NoTraining("nothing was trained here yet", "start a training: POST /train/medreasoner")
+            raise NoTraining("nothing was trained here yet", "start a training: POST /train/medreasoner")
         if state is None:  # its first second, or it ended before it could write its state
             status = "preparing" if alive else "failed"
             state = {"status": status, "progress": 0.0, "message": "" if alive else "it ended at once; see its log"}
@@ -148,7 +154,3 @@ class Training(TrainTask):
         least = os.getpriority(os.PRIO_PROCESS, 0)  # nobody may take a priority above the server's own
         os.setpriority(os.PRIO_PROCESS, process.pid, max(least, self._settings.training_nice))
         return process
-
-
-class _NoTraining(TrainingRefused):
-    status = 404
