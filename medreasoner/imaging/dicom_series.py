@@ -141,8 +141,8 @@ def _check_sizes(headers: Headers, folder: Path) -> None:
         )
         raise ImageError(
             f"the images in {folder.name} differ in size: {listed}",
-            f"ask about one file by itself, such as {min(sizes).relative_to(folder).as_posix()}, "
-            "or move the files of one size into a folder of their own",
+            "ask about one file by itself (on a server: upload it), such as "
+            f"{min(sizes).relative_to(folder).as_posix()}, or move the files of one size into a folder of their own",
         )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import math
+import zlib
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nrrd
 import numpy as np
@@ -26,6 +30,10 @@ SIGNS = {  # what turns the file's space, in small letters, into LPS
     "left-anterior-superior": (1, -1, 1),
     "las": (1, -1, 1),
 }
+INFLATERS: dict[str, Any] = {
+    **dict.fromkeys(("gzip", "gz"), lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)),
+    **dict.fromkeys(("bzip2", "bz2"), bz2.BZ2Decompressor),
+}
 MM = {  # what turns `space units` into mm; not "m", which is all that an ASCII header leaves of "µm"
     **dict.fromkeys(("", "???", "mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
     **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
@@ -40,14 +48,15 @@ def open_nrrd(path: Path) -> StoredImage:
     A file without an anatomical space does not say how it lies in the patient: it has no geometry.
 
     Raises:
-        ImageError: not NRRD, damaged, too large, of four or more dimensions, measured in a unit not in `MM`, or with a
-            singular geometry.
+        ImageError: not NRRD, damaged, too large, of four or more dimensions, measured in a unit not in `MM`, with a
+            singular geometry, or with its values in a file elsewhere.
     """
-    with reading(path, "NRRD", HINT):
-        header: dict[str, Any] = nrrd.read_header(str(path))
+    with reading(path, "NRRD", HINT), path.open("rb") as file:
+        header: dict[str, Any] = nrrd.read_header(file)
         sizes = [int(n) for n in header["sizes"]]
         check_size(sizes, _bytes_per_value(str(header["type"])), path.name)
-        stored, _ = nrrd.read(str(path), index_order="F")
+        _check_data_file(header, path)
+        stored = nrrd.read_data(*_inflated(header, file, path), str(path), index_order="F")
         spatial, colour = _axes(header, sizes, path)
         values = _three_axes(stored, spatial, colour, path)
         to_lps_mm = _to_lps_mm(header, path)
@@ -59,7 +68,37 @@ def open_nrrd(path: Path) -> StoredImage:
 def _bytes_per_value(kind: str) -> int:
     if "char" in kind or "int8" in kind:
         return 1
-    return 2 if "short" in kind or "int16" in kind else 4
+    if "short" in kind or "int16" in kind:
+        return 2
+    return 8 if kind == "double" or "64" in kind or "long" in kind else 4
+
+
+def _field(header: dict[str, Any], words: str) -> Any:
+    """A field whose name may lack its space, which then counts first, as in pynrrd; None where there is neither."""
+    return header.get(words.replace(" ", ""), header.get(words))
+
+
+def _check_data_file(header: dict[str, Any], path: Path) -> None:
+    """The header may name any file of this machine, and whoever sent it would be shown that file as an image."""
+    name = _field(header, "data file")
+    if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+        raise ImageError(f"{path.name} has its values in another folder", "put the data file beside the header")
+
+
+def _inflated(header: dict[str, Any], file: IO[bytes], path: Path) -> tuple[dict[str, Any], IO[bytes]]:
+    """Header and values of a compressed file, inflated no further than its sizes say: zeros take up next to nothing."""
+    start = INFLATERS.get(str(header.get("encoding")))
+    if start is None or _field(header, "data file") is not None:
+        return header, file
+    expected = math.prod(int(n) for n in header["sizes"]) * _bytes_per_value(str(header["type"]))
+    expected += max(_field(header, "byte skip") or 0, 0)
+    for _ in range(_field(header, "line skip") or 0):
+        file.readline()
+    values = start().decompress(file.read(), expected + 1)
+    if len(values) > expected:
+        raise ImageError(f"{path.name} holds more values than its header says", HINT)
+    without_lines = {name: value for name, value in header.items() if name.replace(" ", "") != "lineskip"}
+    return {**without_lines, "encoding": "raw"}, BytesIO(values)
 
 
 def _axes(header: dict[str, Any], sizes: list[int], path: Path) -> tuple[list[int], int | None]:

@@ -175,6 +175,16 @@ def test_labels_and_images_that_are_not_what_they_should_be(client):
     refused(client.put("/session/", files={"other": ("a.nii", b"x")}), 400, "no file files")
 
 
+def test_an_upload_cannot_show_a_file_of_the_server_as_an_image(client):
+    """An NRRD header may say that its values lie in another file."""
+    header = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 10 10 3\nencoding: raw\ndata file: /etc/passwd\n\n"
+    session = client.put("/session/", files={"files": ("a.nrrd", header)}).json()["session_id"]
+    refused(infer(client, query=f"session_id={session}&output=json"), 422, "in another folder")
+    refused(client.put("/datastore/image?image=new", files={"file": ("a.nrrd", header)}), 422, "in another folder")
+    label = client.put("/datastore/label?image=anatomical", files={"label": ("a.nrrd", header)})
+    refused(label, 422, "in another folder")
+
+
 def test_a_volume_that_cannot_be_read_says_so(client):
     session = client.put("/session/", files={"files": ("../../evil.nii.gz", b"no NIfTI")}).json()
     assert "path" not in session["session_info"]

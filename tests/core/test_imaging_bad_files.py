@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import re
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -78,6 +81,11 @@ OTHERS = {
     "inches.nrrd": (text_nrrd(extra=f'{PATIENT}space units: "mm" "mm" "inch"\n') + bytes(240), "'inch'"),
     "micro sign.nrrd": (text_nrrd(extra=f'{PATIENT}space units: "µm" "µm" "µm"\n') + bytes(240), "'m'"),
     "lonely.nhdr": (text_nrrd(extra="data file: gone.raw\n"), "gone.raw"),
+    "absolute.nrrd": (text_nrrd(extra="data file: /etc/passwd\n"), "in another folder"),
+    "absolute too.nrrd": (text_nrrd(extra="datafile: /dev/zero\n"), "in another folder"),
+    "both.nrrd": (text_nrrd(extra="data file: both.raw\ndatafile: /etc/passwd\n"), "in another folder"),
+    "above.nrrd": (text_nrrd(extra="data file: here/../../secret.raw\n"), "in another folder"),
+    "more.nrrd": (text_nrrd().replace(b"raw", b"gzip") + gzip.compress(bytes(241)), "more values"),
     "cut.png": (png()[:300], "."),
     "cut.jpg": (b"\xff\xd8\xff\xe0" + bytes(30), "."),
     "cut.bmp": (b"BM" + bytes(20), "."),
@@ -111,8 +119,26 @@ def test_a_machine_short_of_memory_says_so(tmp_path: Path, monkeypatch: pytest.M
         raise MemoryError
 
     nrrd.write(str(tmp_path / "volume.nrrd"), np.zeros((3, 4, 5)))
-    monkeypatch.setattr(nrrd, "read", exhausted)
+    monkeypatch.setattr(nrrd, "read_data", exhausted)
     assert "memory" in error_of(tmp_path / "volume.nrrd").what
+
+
+@pytest.mark.parametrize(("encoding", "squeeze"), [("gzip", gzip.compress), ("bzip2", bz2.compress)])
+def test_a_small_nrrd_file_cannot_fill_the_memory(
+    encoding: str, squeeze: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """Its header speaks of 240 bytes; what lies behind it inflates to as much as the sender likes."""
+    bomb = text_nrrd().replace(b"raw", encoding.encode()) + squeeze(bytes(5 * 10**7))
+    (tmp_path / "bomb.nrrd").write_bytes(bomb)
+    assert len(bomb) < 10**5
+    tracemalloc.start()
+    try:
+        error = error_of(tmp_path / "bomb.nrrd")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "more values" in error.what
+    assert most < 10**7
 
 
 def assert_image_or_one_error(path: Path) -> None:
