@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,19 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from medreasoner import __version__
-from medreasoner.expert import SegmentationExpert, load_expert
-from medreasoner.expert.volume import open_volume_expert
-from medreasoner.pipeline import GroundingPipeline
-from medreasoner.reasoner.catalogue import SERVER, open_reasoner
-from medreasoner.reasoner.champions import Champions, registry_folder
-from medreasoner.reasoner.protocol import Reasoner
+from medreasoner.reasoner.champions import registry_folder
 from monailabel_app.lib.activelearning.questions import AskedBefore
 from monailabel_app.lib.activelearning.scores import AnswerScores
 from monailabel_app.lib.activelearning.strategies import strategies
 from monailabel_app.lib.activelearning.worklist import Worklist
 from monailabel_app.lib.datastore import open_datastore
 from monailabel_app.lib.datastore.shelved import UnknownImage
-from monailabel_app.lib.images import OpenedImages
-from monailabel_app.lib.infers.ground import Ground
-from monailabel_app.lib.infers.refine import Refine
-from monailabel_app.lib.infers.volume import Volume
+from monailabel_app.lib.models import Models
 from monailabel_app.lib.scratch import remove_left_overs
 from monailabel_app.lib.sessions import UploadedVolumes
 from monailabel_app.lib.settings import Settings
 from monailabel_app.lib.succession import Succession
 from monailabel_app.lib.trainers.training import Training
-
-logger = logging.getLogger(__name__)
 
 
 class MedReasonerApp(MONAILabelApp):
@@ -75,29 +64,9 @@ class MedReasonerApp(MONAILabelApp):
         remove_left_overs()
 
     def init_infers(self) -> dict[str, InferTask]:
-        settings = self.settings
-        expert = load_expert(settings.expert)
-        pipeline = self.pipeline = self._pipeline(expert)
-        logger.info("reasoner %s, expert %s", pipeline.reasoner.name, expert.name)
-        images = OpenedImages(settings.cached_volumes)
-        same = settings.volume_expert in ("", settings.expert)
-        follower = open_volume_expert(expert if same else load_expert(settings.volume_expert))
-        return {
-            "medreasoner": Ground(pipeline, images),
-            "medreasoner_refine": Refine(pipeline, images),
-            "medreasoner_volume": Volume(pipeline, images, follower),
-        }
-
-    def _pipeline(self, expert: SegmentationExpert) -> GroundingPipeline:
-        device = self.settings.device or None
-        if self.settings.reasoner == SERVER:
-            return GroundingPipeline(open_reasoner(SERVER), expert)
-
-        def load(folder: Path | None) -> Reasoner:
-            return open_reasoner(self.settings.reasoner if folder is None else str(folder), device)
-
-        self.succession = Succession(Champions(registry_folder(self.settings.registry)), load, expert)
-        return self.succession.pipeline
+        models = Models.of(self.settings)
+        self.pipeline, self.succession = models.pipeline, models.succession
+        return models.tasks
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> Any:
         """Answer, as MONAI Label does, and look whether another reasoner has to come.
