@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
 from requests_toolbelt import MultipartEncoder
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -43,7 +43,7 @@ async def infer(request: Request) -> Response:
     here = service(request)
     async with opened_form(request) as form:
         text = field(form, "params", "{}")
-    question = await run_in_threadpool(_checked, here, request, text)
+    question = await to_thread.run_sync(_checked, here, request, text, limiter=here.finding)
     ticket = here.lanes.submit(question.model, partial(_answer, here, question), question.id, question.who)
     answer = asyncio.wrap_future(ticket.future)
     gone = asyncio.create_task(_farewell(request))

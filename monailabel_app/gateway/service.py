@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from medreasoner.reasoner.champions import Champions, registry_folder
@@ -18,6 +19,8 @@ from monailabel_app.gateway.metrics import Metrics
 from monailabel_app.lib.settings import Settings
 from monailabel_app.lib.succession import Succession
 from monailabel_app.lib.trainers.training import Training
+
+_FINDING = 8  # at once: of the 40 threads that all requests share, most stay free
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Service:
     audit: AuditLog
     collector: Collector
     thumbnails: Thumbnails
+    finding: CapacityLimiter  # threads that look for a question's image, which an archive may send slowly
 
     @classmethod
     def around(cls, application: Any, settings: Settings, doorkeeper: Doorkeeper, audit: AuditLog) -> Service:
@@ -49,6 +53,7 @@ class Service:
             audit,
             collector,
             Thumbnails(store),
+            CapacityLimiter(_FINDING),
         )
 
     @property

@@ -235,6 +235,27 @@ def test_an_archive_that_takes_its_time_holds_up_nobody_else(address):
         assert replies[0].json() == {}
 
 
+def test_series_that_come_slowly_from_an_archive_hold_up_nobody_else():
+    """Each is fetched before its question can wait for a model, and whoever loses patience asks once more."""
+    application, may_come = SmallApplication(), threading.Event()
+    fetch, fetching = application.store.get_image_uri, []
+    application.store.get_image_uri = lambda id: fetching.append(id) or (may_come.wait(30) and fetch(id))
+    with served(application, Settings(queue_length=50)) as url:
+        limits = httpx.Limits(max_connections=100)
+        with httpx.Client(base_url=url, timeout=30, limits=limits) as client:
+            waiting = [in_background(client) for _ in range(45)]
+            try:
+                until(lambda: len(fetching) > 5)
+                for _ in range(5):  # while the others arrive
+                    assert client.get("/readyz", timeout=5).is_success
+                    time.sleep(0.1)
+            finally:
+                may_come.set()
+                for thread, _ in waiting:
+                    thread.join(20)
+    assert [replies[0].status_code for _, replies in waiting] == [200] * 45
+
+
 def test_the_server_s_end_waits_for_the_answer_that_runs():
     application = SmallApplication()
     application.may_answer.clear()
