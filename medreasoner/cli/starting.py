@@ -24,7 +24,7 @@ def serve(
 ) -> None:
     """Serve questions to 3D Slicer and any MONAI Label client, until interrupted."""
     if not all(find_spec(package) for package in ("monailabel", "monailabel_app")):
-        raise MedReasonerError("the server's packages are not installed", "pip install 'medreasoner[server]'")
+        raise MedReasonerError("the server's packages are not installed", "install requirements.lock as make demo does")
     command = [sys.executable, "-m", "monailabel_app.serve", studies, "--host", host, "--port", str(port)]
     for pair in conf or []:
         command += ["--conf", pair]
@@ -43,7 +43,7 @@ def viewer(
 ) -> None:
     """Ask in a browser: scroll, ask, correct the box, save; for those without 3D Slicer."""
     if find_spec("viewer_app") is None or find_spec("trame") is None:
-        raise MedReasonerError("the viewer's packages are not installed", "pip install 'medreasoner[viewer]'")
+        raise MedReasonerError("the viewer's packages are not installed", "install requirements.lock as make demo does")
     command = [sys.executable, "-m", "viewer_app", "--port", str(port), "--reasoner", reasoner, "--expert", expert]
     command += ["--out", str(folder), *(["--device", device] if device else []), *([] if browser else ["--no-browser"])]
     os.execv(sys.executable, [*command, *([str(image)] if image else [])])

@@ -128,7 +128,7 @@ class Training(TrainTask):
         if missing := [name for name in _NEEDED if find_spec(name) is None]:
             raise TrainingRefused(
                 f"this server has nothing to train with: {', '.join(missing)} not installed",
-                "install the extra: pip install 'medreasoner[train]'",
+                "install requirements.lock as make demo does",
             )
         if self._settings.reasoner == SERVER:
             raise TrainingRefused(
