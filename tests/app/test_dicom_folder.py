@@ -21,9 +21,10 @@ from pydicom.data import get_testdata_file
 from medreasoner.contract.errors import ImageError, MedReasonerError
 from medreasoner.contract.label import LabelRecord
 from medreasoner.contract.wire import GroundingResult
+from medreasoner.durable import PARTIAL
 from medreasoner.imaging import open_image, write_mask
-from monailabel_app.lib.datastore import open_datastore
-from monailabel_app.lib.datastore.dicom_folder import LABELS
+from monailabel_app.lib.datastore import dicom_folder, open_datastore
+from monailabel_app.lib.datastore.dicom_folder import ADDED, LABELS
 from monailabel_app.lib.datastore.label_shelf import LabelShelf, UnknownLabel
 from monailabel_app.lib.datastore.mixed_folder import MixedFolderDatastore
 from monailabel_app.lib.datastore.shelved import UnknownImage
@@ -111,6 +112,37 @@ def test_new_files_are_noticed_and_take_the_series_to_a_new_folder(
     after = store.get_image_uri(image_id)
     assert after != before
     assert open_image(Path(after)).shape[2] == 6
+
+
+def test_an_upload_that_a_crash_has_cut_off_is_no_slice(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monailabel_app.lib.datastore.dicom_folder.FRESH_SECONDS", -1.0)
+    store = opened(studies)
+    image_id = by_modality(store)["CT"]
+    whole = open_image(Path(store.get_image_uri(image_id))).values
+    unfinished = studies / ADDED / f"{PARTIAL}0123abcd"
+    unfinished.parent.mkdir()
+    one_more = dcmread(studies / "mixed" / "IM0001")
+    one_more.SOPInstanceUID = f"{one_more.SOPInstanceUID[:-3]}999"
+    one_more.save_as(unfinished)
+    unfinished.write_bytes(unfinished.read_bytes()[:-50])
+    for again in (store, opened(studies)):  # while it comes, and after the server that took it in was killed
+        assert again.get_image_info(image_id)["instances"] == 5
+        np.testing.assert_array_equal(open_image(Path(again.get_image_uri(image_id))).values, whole)
+    assert not unfinished.exists()
+
+
+def test_what_a_series_says_of_itself_is_read_once(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of ten thousand series would open a file of each whenever a client asks for it."""
+    store = opened(studies)
+    reads: list[Path] = []
+    read = dicom_folder.read_attributes
+    monkeypatch.setattr(dicom_folder, "read_attributes", lambda path: reads.append(path) or read(path))
+    for _ in range(2):
+        listed = store.json()["objects"]
+        subjects = {store.subject_of(image) for image in store.list_images()}
+    assert len(reads) == len(listed) == 3
+    assert len(subjects) > 1
+    assert not any(subject in json.dumps(listed) for subject in subjects)
 
 
 def test_folders_may_come_and_go_while_they_are_looked_through(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 from pydicom.dataset import Dataset
 
 from medreasoner.contract.errors import ImageError
-from medreasoner.durable import write_durably
+from medreasoner.durable import PARTIAL, write_durably
 from medreasoner.imaging.dicom_dataset import is_image, read_attributes, read_header
 from medreasoner.imaging.signatures import HEAD_BYTES, kind_of
 from monailabel_app.lib.datastore.archive import is_uid
 from monailabel_app.lib.datastore.dicom_datastore import DicomDatastore, UnknownSeries
 from monailabel_app.lib.datastore.label_shelf import FOLDER as LABELS
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
-from monailabel_app.lib.datastore.shelved import StudiesAway
+from monailabel_app.lib.datastore.shelved import StudiesAway, remove_unfinished
 
 log = logging.getLogger(__name__)
 ADDED = "added"
@@ -47,7 +47,7 @@ class _Instance(NamedTuple):
 class _Series:
     stamps: list[_Stamp]
     folder: Path | None = None  # of links, made when someone asks for the series
-    subject: str = ""  # read when someone asks whose it is
+    attributes: dict[str, str] = field(default_factory=dict)  # of its first file, read when someone asks
 
     @property
     def files(self) -> list[Path]:
@@ -68,6 +68,7 @@ class DicomFolderDatastore(DicomDatastore):
         self._series: dict[str, _Series] = {}
         self._seen: dict[_Stamp, _Instance] = {}
         self._looking = threading.RLock()
+        remove_unfinished(studies / ADDED)
         self.refresh()
 
     def refresh(self) -> None:
@@ -115,16 +116,12 @@ class DicomFolderDatastore(DicomDatastore):
         with self._looking:
             found = self._found(image_id)
             instances = len({self._seen[stamp] for stamp in found.stamps})
-        header = read_attributes(found.files[0])
-        return {**{word: str(header.get(word) or "") for word in _INFO}, "instances": instances}
+        attributes = self._attributes(image_id)
+        return {**{word: attributes[word] for word in _INFO}, "instances": instances}
 
     def subject_of(self, image_id: str) -> str:
-        with self._looking:
-            found = self._found(image_id)
-            if not found.subject:
-                header = read_attributes(found.files[0])
-                found.subject = str(header.get("PatientID") or header.get("StudyInstanceUID") or image_id)
-            return found.subject
+        attributes = self._attributes(image_id)
+        return attributes["PatientID"] or attributes["StudyInstanceUID"] or image_id
 
     def add_image(self, image_id: str, image_filename: str, image_info: Any) -> str:  # noqa: ARG002
         """Take in one more DICOM file; returns its series, whatever id was wished.
@@ -145,6 +142,14 @@ class DicomFolderDatastore(DicomDatastore):
         self.refresh()
         return uid
 
+    def _attributes(self, image_id: str) -> dict[str, str]:
+        with self._looking:
+            found = self._found(image_id)
+            if not found.attributes:
+                header = read_attributes(found.files[0])
+                found.attributes = {word: str(header.get(word) or "") for word in (*_INFO, "PatientID")}
+            return found.attributes
+
     def _found(self, image_id: str) -> _Series:
         if image_id not in self:
             raise UnknownSeries(f"there is no series {image_id[:64]!r} here", "ask for one of the listed images")
@@ -158,7 +163,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def _stamps(folder: Path | str) -> Iterator[_Stamp]:
-    """The files in a folder and below, but for labels and what has vanished meanwhile. Takes microseconds a file."""
+    """The files in a folder and below, but for labels, uploads on their way, and what has vanished meanwhile."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -169,7 +174,7 @@ def _stamps(folder: Path | str) -> Iterator[_Stamp]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name != LABELS:
                     yield from _stamps(entry.path)
-            elif S_ISREG((stat := entry.stat()).st_mode):
+            elif not entry.name.startswith(PARTIAL) and S_ISREG((stat := entry.stat()).st_mode):
                 yield entry.path, stat.st_mtime_ns, stat.st_size
 
 

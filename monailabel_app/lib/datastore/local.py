@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medreasoner.contract.errors import ImageError, MedReasonerError
-from medreasoner.durable import PARTIAL, copy_durably
+from medreasoner.durable import copy_durably
 from medreasoner.imaging import open_image
 from monailabel_app.lib.datastore.label_shelf import FOLDER, LabelShelf
 from monailabel_app.lib.datastore.shelved import (
@@ -20,6 +20,7 @@ from monailabel_app.lib.datastore.shelved import (
     StudiesAway,
     UnknownImage,
     mask_ending,
+    remove_unfinished,
     signed_record,
     with_record,
 )
@@ -49,9 +50,7 @@ class LocalDatastore(ShelvedDatastore):
         super().__init__(studies.name, "Images in a folder", LabelShelf(shelf))
         self._studies, self._adding = studies, threading.Lock()
         self._listing: tuple[int, dict[str, Path]] = -1, {}  # when the folder had changed, in ns; images by id
-        for partial in studies.glob(f"{PARTIAL}*"):
-            log.warning("removing %s, which an interrupted upload left behind", partial.name)
-            partial.unlink()
+        remove_unfinished(studies)
         if first_start:
             self._take_over()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import zipfile
 from abc import abstractmethod
@@ -14,10 +15,12 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from medreasoner.contract.errors import ImageError, MedReasonerError
 from medreasoner.contract.label import LabelRecord, now
+from medreasoner.durable import PARTIAL
 from monailabel_app.lib.datastore.image_notes import ImageNotes
 from monailabel_app.lib.datastore.label_shelf import LabelShelf
 from monailabel_app.lib.dicom_output import record_of
 
+log = logging.getLogger(__name__)
 FINAL = DefaultLabelTag.FINAL.value
 NOTES = ".notes"  # folder on the shelf of what is noted of images; no tag begins with a dot
 MASK_ENDINGS = (".nii.gz", ".nii", ".nrrd")
@@ -171,6 +174,13 @@ class ShelvedDatastore(Datastore):
             for image in self.list_images()
         }
         return {"name": self.name(), "description": self.description(), "objects": objects}
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove from a folder of images, which need not exist, the uploads that a server did not live to finish."""
+    for partial in folder.glob(f"{PARTIAL}*"):
+        log.warning("removing %s, which an interrupted upload left behind", partial.name)
+        partial.unlink()
 
 
 def mask_ending(label_filename: str, allowed: tuple[str, ...] = MASK_ENDINGS) -> str:
