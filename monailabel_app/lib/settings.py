@@ -120,8 +120,15 @@ class Settings:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error}", "name a readable YAML file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}," if mark else f"{path}"
+        # Neither the error nor where it came from: both quote the line, and that may hold a password.
+        raise SettingsError(
+            f"the settings file {where} is not YAML", "correct it; values that hold marks such as ! or * go in quotes"
+        ) from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -1,6 +1,7 @@
 """Settings: which source wins, what is refused, and that the documentation's table is the code's."""
 
 import re
+import traceback
 from dataclasses import fields
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def test_secrets_are_never_shown():
     assert "hunter2" not in repr(settings)
     assert "letmein" not in repr(settings)
     assert settings.dicomweb_password == "hunter2"
+
+
+@pytest.mark.parametrize("value", ['"hunter2', "!hunter2", "*hunter2", "a: hunter2", "%hunter2", "[hunter2"])
+def test_a_damaged_settings_file_is_told_by_its_line_and_shows_no_secret(tmp_path, value):
+    """YAML's own message quotes the line, and a log keeps the errors that an error came from."""
+    (tmp_path / "settings.yaml").write_text(f"expert: sam2\ndicomweb_password: {value}\n")
+    with pytest.raises(SettingsError, match=r"settings\.yaml, line [23]") as caught:
+        Settings.load({"settings": str(tmp_path / "settings.yaml")}, {})
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_documented_table_is_the_code_s():
