@@ -253,7 +253,7 @@ def test_segmentations_are_asked_about_several_at_once_and_what_was_learnt_is_ke
 def test_what_was_segmented_is_not_asked_for_again_within_seconds(
     store: DicomWebDatastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Orthanc takes milliseconds for each Segmentation that it lists, and one question asks several times."""
+    """Orthanc takes a millisecond or more for each Segmentation that it lists, and one question asks several times."""
     told = store.labelled("final")
     monkeypatch.setattr(Archive, "_search", None)
     assert store.labelled("final") == told
