@@ -62,18 +62,18 @@ def test_a_failure_is_shared_by_those_who_waited_and_not_kept(service: Service) 
 
 def test_a_value_grows_stale(service: Service) -> None:
     service.may_answer.set()
-    fresh = Fresh(service.ask, 0.2)
+    fresh = Fresh(service.ask, 0.5)
     assert (fresh.get(), fresh.get()) == (1, 1)
-    time.sleep(0.25)
+    time.sleep(0.6)
     assert fresh.get() == 2
 
 
 def test_one_who_is_slow_is_asked_for_half_of_the_time_at_most(service: Service) -> None:
-    threading.Timer(0.3, service.may_answer.set).start()
+    threading.Timer(0.6, service.may_answer.set).start()
     fresh = Fresh(service.ask, 0.0)
     assert fresh.get() == 1
     assert fresh.get() == 1
-    time.sleep(0.4)
+    time.sleep(0.8)
     assert fresh.get() == 2
 
 
