@@ -114,6 +114,7 @@ def build(open_application: Callable[[], Any], settings: Settings) -> Starlette:
             await run_in_threadpool(scoring.close)
         await run_in_threadpool(here.lanes.close)
         await run_in_threadpool(here.thumbnails.close)
+        await run_in_threadpool(application.datastore().close)
 
     middleware = [Middleware(UnexpectedErrors)]
     if settings.cors_origins:

@@ -28,7 +28,10 @@ class SmallApplication:
         self.may_answer.set()
         self.failure: Exception | None = None
         self.store = SimpleNamespace(
-            list_images=lambda: ["case"], get_image_uri=lambda id: f"/studies/{id}.nii.gz", status=lambda: {"total": 1}
+            list_images=lambda: ["case"],
+            get_image_uri=lambda id: f"/studies/{id}.nii.gz",
+            status=lambda: {"total": 1},
+            close=lambda: None,
         )
 
     def infer(self, request):

@@ -30,6 +30,7 @@ from monailabel_app.lib.datastore.mixed_folder import MixedFolderDatastore
 from monailabel_app.lib.datastore.shelved import UnknownImage
 from monailabel_app.lib.dicom_output import dicom_seg, dicom_sr, mask_on_grid
 from monailabel_app.lib.settings import Settings
+from tests.app.small import SmallApplication, served
 from tests.dicom_files import ALIGNED, projection, rewrite, series
 
 RECORD = LabelRecord(
@@ -205,6 +206,17 @@ def test_a_folder_of_links_that_broke_off_is_made_again(studies: Path, monkeypat
         with pytest.raises(OSError, match="No space"):
             store.get_image_uri(image_id)
     assert open_image(Path(store.get_image_uri(image_id))).shape[2] == 5
+
+
+def test_the_links_are_gone_when_the_server_has_ended(studies: Path) -> None:
+    application = SmallApplication()
+    application.store = store = opened(studies)
+    folder = Path(store.get_image_uri(by_modality(store)["CT"]))
+    with served(application):
+        assert any(folder.iterdir())
+    assert not folder.exists()
+    assert not folder.parents[1].exists()
+    assert any((studies / "mixed").iterdir())
 
 
 def test_names_that_could_be_series_do_not_have_the_folder_searched_each_time(

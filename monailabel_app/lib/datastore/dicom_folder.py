@@ -87,6 +87,10 @@ class DicomFolderDatastore(DicomDatastore):
             self._series = {uid: before.get(uid) or _Series(stamps) for uid, stamps in grouped.items()}
             self._seen, self._looked_at = seen, time.monotonic()
 
+    def close(self) -> None:
+        """Remove the links: a process that ends by a signal does nothing more of its own."""
+        self._links.cleanup()
+
     def __contains__(self, image_id: str) -> bool:
         """Whether there is such a series; looks again before it says no to what could be one."""
         if image_id not in self._series and is_uid(image_id):  # as the name 0042.nii may be too

