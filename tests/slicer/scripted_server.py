@@ -41,6 +41,7 @@ class Scripted:
         asked: parameters of every call to a model, with its name.
         labels: what was saved, by case: parameters and mask file.
         scoring: how it scores images, as /info/ says; empty: not at all.
+        unsure: the question about which answers to every case differ; empty: none.
         release: set to let the slow answers go.
     """
 
@@ -50,6 +51,7 @@ class Scripted:
     asked: list[dict[str, Any]] = field(default_factory=list)
     labels: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
     scoring: dict[str, Any] = field(default_factory=dict)
+    unsure: str = ""
     left_queue: list[str] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     token: str = ""
@@ -131,7 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             return "application/octet-stream", file.read_bytes()
         if url.path.startswith("/activelearning/"):
             cases = sorted(name for name in self.scripted.images if not name.startswith("session"))
-            return _json({"id": cases[0], "name": cases[0]} if cases else {})
+            noted = {"medreasoner": {"question": self.scripted.unsure}} if self.scripted.unsure else {}
+            return _json({"id": cases[0], "name": cases[0], **noted} if cases else {})
         if url.path.startswith("/queue/"):
             if self.command == "DELETE":
                 self.scripted.left_queue.append(url.path.split("/")[-1])

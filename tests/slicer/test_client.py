@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from MedReasonerLib import client
 from MedReasonerLib.blocking import send_blocking
-from MedReasonerLib.client import Call, Reply, Server, ServerError, ServerImage
+from MedReasonerLib.client import Call, NextCase, Reply, Server, ServerError, ServerImage
 from MedReasonerLib.multipart import Form, Part
 from MedReasonerLib.nrrd_file import compressed_file
 
@@ -159,7 +159,21 @@ def test_replies_of_another_server_are_refused(reply: Reply, reason: str) -> Non
 
 def test_the_next_case_may_be_none() -> None:
     assert client.read_case(Reply(200, "", b"{}")) is None
-    assert client.read_case(Reply(200, "", b'{"id": "ct_7"}')) == "ct_7"
+    assert client.read_case(Reply(200, "", b'{"id": "ct_7"}')) == NextCase("ct_7")
+
+
+@pytest.mark.parametrize(
+    ("noted", "question"),
+    [
+        ({"question": "Where is the liver?", "scores": {"disagreement": 0.7}}, "Where is the liver?"),
+        ({"scores": {}}, ""),
+        ({"question": ["Where?"]}, ""),
+        ("a client's own note", ""),
+    ],
+)
+def test_the_next_case_comes_with_the_question_that_it_was_chosen_for(noted: object, question: str) -> None:
+    reply = Reply(200, "", json.dumps({"id": "ct_7", "medreasoner": noted}).encode())
+    assert client.read_case(reply) == NextCase("ct_7", question)
 
 
 def test_cases_are_downloaded_into_a_file(scripted: Scripted, tmp_path: Path) -> None:

@@ -86,6 +86,14 @@ class ServerImage:
 
 
 @dataclass(frozen=True)
+class NextCase:
+    """What to label next; `question` is what the server would ask about it, empty where it has nothing to ask."""
+
+    name: str
+    question: str = ""
+
+
+@dataclass(frozen=True)
 class Answered:
     """A reply to a question or to a region: the answer in all coordinates, and a NRRD mask of the image's grid."""
 
@@ -221,9 +229,12 @@ def read_session(reply: Reply) -> ServerImage:
     return ServerImage(session=session)
 
 
-def read_case(reply: Reply) -> Optional[str]:
-    """Name of the next case, or None when there is none left."""
-    return read_json(reply).get("id") or None
+def read_case(reply: Reply) -> Optional[NextCase]:
+    """The next case, or None when there is none left."""
+    values = read_json(reply)
+    noted = values.get("medreasoner")
+    question = noted.get("question") if isinstance(noted, dict) else None
+    return NextCase(values["id"], question if isinstance(question, str) else "") if values.get("id") else None
 
 
 def ending_of(head: bytes) -> str:

@@ -94,7 +94,7 @@ class Conversation:
         A server that scores images chooses by how far answers disagree, another gives the first by name.
 
         Returns:
-            Its name, its file, and whether Slicer will turn the file's slices round.
+            The `NextCase`, its file, and whether Slicer will turn the file's slices round.
         """
         scores = client.read_json((yield client.info())).get("scoring")
         case = client.read_case((yield client.next_case("disagreement" if scores else "first")))
@@ -103,7 +103,7 @@ class Conversation:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=slicer.app.temporaryPath))
         file = folder / "case"
         try:
-            yield client.get_case(case, file)
+            yield client.get_case(case.name, file)
         except BaseException:  # cancelled too: half a case is of no use, and may fill the disk
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -124,7 +124,7 @@ class Panel:
 
     def _next(self) -> None:
         if self._use_server():
-            self.work.next_case()
+            self.work.next_case(self._propose)
 
     def _cancel(self) -> None:
         self._refuse()
@@ -207,6 +207,12 @@ class Panel:
             self.ui.questionEdit.plainText = box.currentText
             box.currentIndex = 0
             self.ui.questionEdit.setFocus()
+
+    def _propose(self, question: str) -> None:
+        """Put the server's question into the box, unless something is written there that was not asked yet."""
+        written = " ".join(self.ui.questionEdit.plainText.split())
+        if not written or written in self.preferences.questions:
+            self.ui.questionEdit.plainText = question
 
 
 def _timer(milliseconds: int, call: Any) -> Any:

@@ -6,6 +6,7 @@ something that a panel shows has changed.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -14,7 +15,7 @@ import slicer
 import vtk
 
 from medreasoner.contract.errors import MedReasonerError
-from MedReasonerLib.client import Server, Steps
+from MedReasonerLib.client import NextCase, Server, Steps
 from MedReasonerLib.conversation import Conversation, came_from, region_by_hand, who_is_there
 from MedReasonerLib.network import Job, Progress
 from MedReasonerLib.scene import SceneAnswer, answers_in
@@ -25,7 +26,7 @@ MOVED_PIXELS = 0.25  # less is rounding on the way through millimetres
 EDITS = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
 
 
-def _nothing() -> None:
+def _nothing(*_: Any) -> None:
     """Nobody watches."""
 
 
@@ -93,8 +94,9 @@ class Work:
         if self.current is not None:
             self._run(self.conversation.save(self.server, self.current), "Saved on the server as {}.".format)
 
-    def next_case(self) -> None:
-        self._run(self.conversation.next_case(), self._loaded)
+    def next_case(self, propose: Callable[[str], None] = _nothing) -> None:
+        """Load what to label next; `propose` is told what the server would ask about it, if anything."""
+        self._run(self.conversation.next_case(), partial(self._loaded, propose))
 
     def cancel(self) -> None:
         """End the running job; what it would still bring is dropped."""
@@ -177,19 +179,22 @@ class Work:
         self.select(answer)
         return "The mask is empty: move the box." if answer.came_empty else "New mask."
 
-    def _loaded(self, found: Optional[tuple[str, Path, bool]]) -> str:
+    def _loaded(self, propose: Callable[[str], None], found: Optional[tuple[NextCase, Path, bool]]) -> str:
         if found is None:
             return "No case is left to label."
         case, file, is_turned = found
         try:
-            volume = slicer.util.loadVolume(str(file), {"name": case})
+            volume = slicer.util.loadVolume(str(file), {"name": case.name})
         except RuntimeError as error:
             raise MedReasonerError(
-                f"Slicer cannot read the case {case}: {error}", "look at the server's file"
+                f"Slicer cannot read the case {case.name}: {error}", "look at the server's file"
             ) from error
-        came_from(self.server, volume, case, is_turned)
+        came_from(self.server, volume, case.name, is_turned)
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
-        return f"Loaded {case}."
+        if not case.question:
+            return f"Loaded {case.name}."
+        propose(case.question)
+        return f"Loaded {case.name}. Answers differ about: {case.question}"
 
     # edits in the views
 

@@ -298,6 +298,31 @@ def test_a_server_that_scores_images_chooses_the_next_case_by_disagreement(
 
 
 @pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("", "Where is the liver?"),
+        ("Where is the block?", "Where is the liver?"),  # was asked, so it is in the list
+        ("Where is the mass that", "Where is the mass that"),  # is being written
+    ],
+)
+def test_the_question_that_a_case_was_chosen_for_stands_in_the_box(
+    panel: Any, host: Any, server: Scripted, written: str, asked: str
+) -> None:
+    show(host, panel)
+    ask(panel, "Where is the block?")
+    click(panel.ui.saveButton)
+    until(lambda: not panel.logic.is_busy)
+    (case,) = server.labels
+    host.close_scene()
+    server.scoring, server.unsure = {"answers": {}}, "Where is the liver?"
+    panel.ui.questionEdit.plainText = written
+    click(panel.ui.nextButton)
+    until(lambda: not panel.logic.is_busy)
+    assert panel.ui.statusLabel.text == f"Loaded {case}. Answers differ about: Where is the liver?"
+    assert panel.ui.questionEdit.plainText == asked
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"", "Slicer cannot read the case case"),
