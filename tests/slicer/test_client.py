@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from MedReasonerLib import client
+from MedReasonerLib import client, replies
 from MedReasonerLib.blocking import send_blocking
-from MedReasonerLib.client import Call, NextCase, Reply, Server, ServerError, ServerImage
+from MedReasonerLib.client import Call, Reply, Server, ServerError, ServerImage
 from MedReasonerLib.multipart import Form, Part
 from MedReasonerLib.nrrd_file import compressed_file
+from MedReasonerLib.replies import NextCase
 
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import LabelRecord
@@ -46,14 +47,14 @@ def phantom() -> bytes:
 def uploaded(server: Server, folder: Path) -> ServerImage:
     form, body = Form(), folder / "body"
     body.write_bytes(form.body({"files": Part(phantom(), "volume.nrrd")}))
-    return client.read_session(send(server, client.open_session(body, form.content_type)))
+    return replies.read_session(send(server, client.open_session(body, form.content_type)))
 
 
 def test_a_question_gets_an_answer_and_a_mask(scripted: Scripted, tmp_path: Path) -> None:
     server = Server(scripted.address)
     image = uploaded(server, tmp_path)
     request = GroundingRequest("Where is the block?", "axial", 3, (100.0, 200.0))
-    answered = client.read_answer(send(server, client.ask(image, request)))
+    answered = replies.read_answer(send(server, client.ask(image, request)))
     assert answered.result.box == [5.0, 8.0, 15.0, 20.0]
     assert answered.result.reasoning == REASONING
     assert answered.mask_file.startswith(b"NRRD")
@@ -68,14 +69,14 @@ def test_a_question_gets_an_answer_and_a_mask(scripted: Scripted, tmp_path: Path
 def test_an_edited_box_gets_another_mask(scripted: Scripted, tmp_path: Path) -> None:
     server = Server(scripted.address)
     region = RegionRequest([5.0, 8.0, 10.0, 20.0], axis="axial", slice_index=3)
-    answered = client.read_answer(send(server, client.refine(uploaded(server, tmp_path), region)))
+    answered = replies.read_answer(send(server, client.refine(uploaded(server, tmp_path), region)))
     assert answered.result.box == [5.0, 8.0, 10.0, 20.0]
     assert scripted.asked[-1].keys().isdisjoint({"points", "question", "window"})  # what is not set is not sent
 
 
 def test_labels_are_saved_with_their_question(scripted: Scripted, tmp_path: Path) -> None:
     server = Server(scripted.address)
-    answered = client.read_answer(
+    answered = replies.read_answer(
         send(server, client.ask(uploaded(server, tmp_path), GroundingRequest("Where?", "axial", 3)))
     )
     record = LabelRecord.of(answered.result).edited("box")
@@ -137,7 +138,7 @@ def test_the_token_is_sent_and_never_shown() -> None:
             send(Server(scripted.address, "wrong"), client.info())
         assert "fill in the access token" in caught.value.hint
         server = Server(scripted.address, "s3cret")
-        assert client.read_json(send(server, client.info()))["name"] == "MedReasoner"
+        assert replies.read_json(send(server, client.info()))["name"] == "MedReasoner"
     assert "s3cret" not in repr(server)
 
 
@@ -154,12 +155,12 @@ def test_the_token_is_sent_and_never_shown() -> None:
 )
 def test_replies_of_another_server_are_refused(reply: Reply, reason: str) -> None:
     with pytest.raises(MedReasonerError, match=reason):
-        client.read_answer(reply)
+        replies.read_answer(reply)
 
 
 def test_the_next_case_may_be_none() -> None:
-    assert client.read_case(Reply(200, "", b"{}")) is None
-    assert client.read_case(Reply(200, "", b'{"id": "ct_7"}')) == NextCase("ct_7")
+    assert replies.read_case(Reply(200, "", b"{}")) is None
+    assert replies.read_case(Reply(200, "", b'{"id": "ct_7"}')) == NextCase("ct_7")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_the_next_case_may_be_none() -> None:
 )
 def test_the_next_case_comes_with_the_question_that_it_was_chosen_for(noted: object, question: str) -> None:
     reply = Reply(200, "", json.dumps({"id": "ct_7", "medreasoner": noted}).encode())
-    assert client.read_case(reply) == NextCase("ct_7", question)
+    assert replies.read_case(reply) == NextCase("ct_7", question)
 
 
 def test_cases_are_downloaded_into_a_file(scripted: Scripted, tmp_path: Path) -> None:
@@ -198,4 +199,4 @@ def test_cases_are_downloaded_into_a_file(scripted: Scripted, tmp_path: Path) ->
     ],
 )
 def test_a_files_ending_follows_its_content(head: bytes, ending: str) -> None:
-    assert client.ending_of(head) == ending
+    assert replies.ending_of(head) == ending

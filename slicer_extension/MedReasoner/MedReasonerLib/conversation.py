@@ -20,13 +20,14 @@ import slicer
 from medreasoner.contract.errors import MedReasonerError
 from medreasoner.contract.label import LabelRecord
 from medreasoner.contract.wire import GroundingRequest, RegionRequest, checked_question
-from MedReasonerLib import client
-from MedReasonerLib.client import Answered, Aside, Call, Server, ServerError, ServerImage, Steps
+from MedReasonerLib import client, replies
+from MedReasonerLib.client import Aside, Call, Server, ServerError, ServerImage, Steps
 from MedReasonerLib.geometry import ACROSS, VIEWS, box_corners, index_axes
 from MedReasonerLib.mask import Mask
 from MedReasonerLib.multipart import Form
 from MedReasonerLib.nifti_header import is_left_handed
 from MedReasonerLib.nrrd_file import compressed_file, read_mask, write_form
+from MedReasonerLib.replies import Answered
 from MedReasonerLib.scene import SceneAnswer
 from MedReasonerLib.shown_slice import ShownSlice, ijk_to_ras
 
@@ -96,8 +97,8 @@ class Conversation:
         Returns:
             The `NextCase`, its file, and whether Slicer will turn the file's slices round.
         """
-        scores = client.read_json((yield client.info())).get("scoring")
-        case = client.read_case((yield client.next_case("disagreement" if scores else "first")))
+        scores = replies.read_json((yield client.info())).get("scoring")
+        case = replies.read_case((yield client.next_case("disagreement" if scores else "first")))
         if case is None:
             return None
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=slicer.app.temporaryPath))
@@ -109,7 +110,7 @@ class Conversation:
             raise
         with file.open("rb") as opened:
             head = opened.read(_HEAD)
-        return case, file.rename(file.with_suffix(client.ending_of(head))), is_left_handed(head)
+        return case, file.rename(file.with_suffix(replies.ending_of(head))), is_left_handed(head)
 
     def forget(self) -> None:
         """Forget all volumes: the scene was closed."""
@@ -131,7 +132,7 @@ class Conversation:
             self._sessions.pop(key, None)  # the server has ended the session meanwhile
             image = yield from self._image(server, shown)
             reply = yield call(image)
-        answered = client.read_answer(reply)
+        answered = replies.read_answer(reply)
         mask = yield from read_mask(answered.mask_file, shape, to_ras)
         if shown.volume.GetScene() is None:
             raise MedReasonerError("the volume was removed before the answer came", "load it and ask again")
@@ -146,7 +147,7 @@ class Conversation:
         for other in [k for k in self._sessions if k[:3] == key[:3]]:
             yield Aside(client.close_session(self._sessions.pop(other)))
         reply = yield from _upload(*shown.sent, "files", client.open_session)
-        self._sessions[key] = client.read_session(reply)
+        self._sessions[key] = replies.read_session(reply)
         return self._sessions[key]
 
     def _add_case(self, server: Server, volume: Any) -> Steps:
@@ -159,7 +160,7 @@ class Conversation:
 
 def who_is_there() -> Steps:
     """Ask the server for its name; raises `MedReasonerError` when it has no MedReasoner model."""
-    info = client.read_json((yield client.info()))
+    info = replies.read_json((yield client.info()))
     name = str(info.get("name", ""))
     if "medreasoner" not in (info.get("models") or {}):
         raise MedReasonerError(f"the server {name!r} has no MedReasoner model", "start it with `medreasoner serve`")

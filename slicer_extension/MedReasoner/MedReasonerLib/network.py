@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 import qt
 
 from medreasoner.contract.errors import MedReasonerError
-from MedReasonerLib import client
+from MedReasonerLib import client, replies
 from MedReasonerLib.client import Aside, Call, Reply, Server, Steps
 from MedReasonerLib.exchange import Exchange, no_room
 
@@ -140,7 +140,7 @@ class Job:
     def _placed(self, reply: Reply) -> None:
         if self._call is None or reply.status != 200:  # answered meanwhile, or a server without a queue
             return
-        place = client.read_json(reply)
+        place = replies.read_json(reply)
         self._on_progress(Progress("waiting", None, place.get("position"), place.get("state") == "running"))
 
     def _aside(self, call: Call, on_reply: Callable[[Reply], None]) -> None:

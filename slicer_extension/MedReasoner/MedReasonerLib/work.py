@@ -15,9 +15,10 @@ import slicer
 import vtk
 
 from medreasoner.contract.errors import MedReasonerError
-from MedReasonerLib.client import NextCase, Server, Steps
+from MedReasonerLib.client import Server, Steps
 from MedReasonerLib.conversation import Conversation, came_from, region_by_hand, who_is_there
 from MedReasonerLib.network import Job, Progress
+from MedReasonerLib.replies import NextCase
 from MedReasonerLib.scene import SceneAnswer, answers_in
 from MedReasonerLib.shown_slice import ShownSlice
 
