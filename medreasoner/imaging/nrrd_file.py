@@ -54,9 +54,10 @@ def open_nrrd(path: Path) -> StoredImage:
     with reading(path, "NRRD", HINT), path.open("rb") as file:
         header: dict[str, Any] = nrrd.read_header(file)
         sizes = [int(n) for n in header["sizes"]]
-        check_size(sizes, _bytes_per_value(str(header["type"])), path.name)
+        each = _bytes_per_value(str(header["type"]))
+        check_size(sizes, each, path.name)
         _check_data_file(header, path)
-        stored = nrrd.read_data(*_inflated(header, file, path), str(path), index_order="F")
+        stored = nrrd.read_data(*_inflated(header, file, path, each * math.prod(sizes)), str(path), index_order="F")
         spatial, colour = _axes(header, sizes, path)
         values = _three_axes(stored, spatial, colour, path)
         to_lps_mm = _to_lps_mm(header, path)
@@ -85,13 +86,12 @@ def _check_data_file(header: dict[str, Any], path: Path) -> None:
         raise ImageError(f"{path.name} has its values in another folder", "put the data file beside the header")
 
 
-def _inflated(header: dict[str, Any], file: IO[bytes], path: Path) -> tuple[dict[str, Any], IO[bytes]]:
-    """Header and values of a compressed file, inflated no further than its sizes say: zeros take up next to nothing."""
+def _inflated(header: dict[str, Any], file: IO[bytes], path: Path, size: int) -> tuple[dict[str, Any], IO[bytes]]:
+    """Header and values of a compressed file, inflated no further than their size in bytes: zeros take up nothing."""
     start = INFLATERS.get(str(header.get("encoding")))
     if start is None or _field(header, "data file") is not None:
         return header, file
-    expected = math.prod(int(n) for n in header["sizes"]) * _bytes_per_value(str(header["type"]))
-    expected += max(_field(header, "byte skip") or 0, 0)
+    expected = size + max(_field(header, "byte skip") or 0, 0)
     for _ in range(_field(header, "line skip") or 0):
         file.readline()
     values = start().decompress(file.read(), expected + 1)

@@ -93,12 +93,8 @@ def _check_notes(params: dict[str, Any]) -> None:
 
 def _one_file(series: Path, id: str) -> Response:
     """A folder of DICOM files as one NRRD without the patient's name, since clients take a single file."""
-    file = scratch_file(".nrrd")
-    try:
+    with scratch_file(".nrrd") as file:
         write_volume(open_image(series), file)
-    except BaseException:
-        file.unlink()
-        raise
     return FileResponse(file, filename=f"{id}.nrrd", background=BackgroundTask(file.unlink))
 
 

@@ -28,7 +28,6 @@ class Service:
     """MONAI Label's application (models, images, sessions) and what the gateway keeps beside it."""
 
     application: Any  # monailabel.interfaces.app.MONAILabelApp
-    models: frozenset[str]
     settings: Settings
     doorkeeper: Doorkeeper
     lanes: Lanes
@@ -45,7 +44,6 @@ class Service:
         collector = Collector(store, Champions(registry_folder(settings.registry)))
         return cls(
             application,
-            frozenset(application.models),
             settings,
             doorkeeper,
             lanes,
@@ -55,6 +53,12 @@ class Service:
             Thumbnails(store),
             CapacityLimiter(_FINDING),
         )
+
+    @property
+    def models(self) -> frozenset[str]:
+        """What can be asked, by name."""
+        found: frozenset[str] = self.application.models
+        return found
 
     @property
     def succession(self) -> Succession | None:

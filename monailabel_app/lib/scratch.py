@@ -22,11 +22,16 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def scratch_file(ending: str) -> Path:
-    """Make an empty file, which the caller removes."""
+@contextmanager
+def scratch_file(ending: str) -> Iterator[Path]:
+    """Yield an empty file to fill, which the caller removes; an error within removes it at once."""
     handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=ending)
     os.close(handle)
-    return Path(name)
+    try:
+        yield Path(name)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def remove_left_overs() -> None:

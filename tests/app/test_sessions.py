@@ -128,9 +128,9 @@ def test_what_killed_servers_have_left_of_requests_is_removed_after_a_day(tmp_pa
         folder = tmp_path / "temporary" / f"{PREFIX}{name}"
         folder.mkdir()
         (folder / "label.nrrd").write_bytes(b"a mask")
-        mask = scratch_file(f"-{name}.nrrd")
-        age(folder, hours * HOUR)
-        os.utime(mask, (time.time() - hours * HOUR,) * 2)
+        with scratch_file(f"-{name}.nrrd") as mask:
+            age(folder, hours * HOUR)
+            os.utime(mask, (time.time() - hours * HOUR,) * 2)
     link = tmp_path / "temporary" / f"{PREFIX}old-link"
     link.symlink_to(tmp_path / "elsewhere")
     os.utime(link, (time.time() - 25 * HOUR,) * 2, follow_symlinks=False)

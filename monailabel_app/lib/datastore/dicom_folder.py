@@ -120,11 +120,12 @@ class DicomFolderDatastore(DicomDatastore):
         with self._looking:
             found = self._found(image_id)
             instances = len({self._seen[stamp] for stamp in found.stamps})
-        attributes = self._attributes(image_id)
+            attributes = self._attributes(found)
         return {**{word: attributes[word] for word in _INFO}, "instances": instances}
 
     def subject_of(self, image_id: str) -> str:
-        attributes = self._attributes(image_id)
+        with self._looking:
+            attributes = self._attributes(self._found(image_id))
         return attributes["PatientID"] or attributes["StudyInstanceUID"] or image_id
 
     def add_image(self, image_id: str, image_filename: str, image_info: Any) -> str:  # noqa: ARG002
@@ -146,13 +147,12 @@ class DicomFolderDatastore(DicomDatastore):
         self.refresh()
         return uid
 
-    def _attributes(self, image_id: str) -> dict[str, str]:
-        with self._looking:
-            found = self._found(image_id)
-            if not found.attributes:
-                header = read_attributes(found.files[0])
-                found.attributes = {word: str(header.get(word) or "") for word in (*_INFO, "PatientID")}
-            return found.attributes
+    def _attributes(self, series: _Series) -> dict[str, str]:
+        """What a series says of itself; the caller holds the lock."""
+        if not series.attributes:
+            header = read_attributes(series.files[0])
+            series.attributes = {word: str(header.get(word) or "") for word in (*_INFO, "PatientID")}
+        return series.attributes
 
     def _found(self, image_id: str) -> _Series:
         if image_id not in self:

@@ -31,10 +31,9 @@ class Fresh(Generic[T]):
     def get(self) -> T:
         """Return the value; raises what `ask` raises."""
         with self._lock:
-            known, first = self._known, not self._holds()
-            if known is None or first:
-                known = self._known = Future()
-        if first:
+            held = self._held()
+            known = self._known = held or Future()
+        if held is None:
             self._fill(known)
         return known.result()
 
@@ -43,10 +42,12 @@ class Fresh(Generic[T]):
         with self._lock:
             self._known = None
 
-    def _holds(self) -> bool:
-        if self._known is None:
-            return False
-        return not self._known.done() or (self._known.exception() is None and time.monotonic() < self._until)
+    def _held(self) -> Future[T] | None:
+        """What is asked for right now, or was and is not stale."""
+        known = self._known
+        if known is None or not known.done():
+            return known
+        return known if known.exception() is None and time.monotonic() < self._until else None
 
     def _fill(self, known: Future[T]) -> None:
         began = time.monotonic()

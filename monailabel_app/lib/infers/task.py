@@ -105,9 +105,5 @@ def _first_choices(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(answered: Answered, image: StoredImage, ending: str, numbers: str, segment: str) -> Path:
-    path = scratch_file(ending)
-    try:
+    with scratch_file(ending) as path:
         return write_volume_mask(answered.volume.astype(numbers, copy=False), image, path, answered.frame, segment)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
